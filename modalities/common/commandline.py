@@ -1,0 +1,97 @@
+"""What all commands share: recipes as options, one way to show an error, one way to end on Ctrl-C."""
+
+import argparse
+import dataclasses
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from trainer.config import read_yaml
+from trainer.errors import ConfigError, Interrupted, ZooError
+
+if TYPE_CHECKING:
+    from modalities.common.run import CardWriter, ModelRecipe
+
+STOPPED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+
+def guarded(action: Callable[[], Any]) -> int:
+    """Run a command; show a ZooError as one message without traceback. Returns the exit code."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("zoo").setLevel(logging.INFO)
+    try:
+        action()
+        return 0
+    except Interrupted as error:
+        print(f"\n{error}", file=sys.stderr)
+        return STOPPED
+    except ZooError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted. Nothing half-written was left behind.", file=sys.stderr)
+        return STOPPED
+    except BrokenPipeError:  # `zoo list | head`
+        sys.stderr.close()
+        return 0
+
+
+def parse_recipe(program: str, recipe: "ModelRecipe", arguments: list[str], description: str) -> tuple["ModelRecipe", Path | None, bool]:
+    """(recipe with the options applied, --to, --resume). Every field of the recipe is an option: `--train.optim.lr 3e-4`.
+
+    A wrong option ends the process with code 2 and names similar ones (tyro does this).
+    """
+    import tyro
+
+    options = dataclasses.make_dataclass(
+        "Options",
+        [
+            ("to", Annotated[Path | None, tyro.conf.arg(help="Folder of the run. Default: runs/ and the recipe's name.")], None),
+            ("resume", Annotated[bool, tyro.conf.arg(help="Go on with the run in that folder.")], False),
+            ("run", Annotated[type(recipe), tyro.conf.arg(name="")], recipe),
+        ],
+    )
+    chosen = tyro.cli(options, args=arguments, prog=program, description=description, use_underscores=True)
+    return chosen.run, chosen.to, chosen.resume
+
+
+def positional(arguments: list[str]) -> tuple[str, list[str]]:
+    """The first argument, when it is no option, and the others."""
+    return (arguments[0], arguments[1:]) if arguments and not arguments[0].startswith("-") else ("", arguments)
+
+
+def early_options(arguments: list[str], *names: str) -> tuple[dict[str, str | None], list[str]]:
+    """Options that decide which recipe the others belong to, and the arguments that are left."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in names:
+        parser.add_argument(f"--{name}")
+    known, rest = parser.parse_known_args(arguments)
+    return vars(known), rest
+
+
+def with_config_file(recipe: "ModelRecipe", path: str | None) -> "ModelRecipe":
+    """The recipe with the fields of a YAML file in place of its own."""
+    from trainer.recipe import read_recipe
+
+    return recipe if path is None else read_recipe(Path(path), recipe)
+
+
+def finetune_command(
+    program: str, default_recipe: Callable[[str, str, str], "ModelRecipe"], arguments: list[str], card: "CardWriter | None" = None
+) -> None:
+    """`PROGRAM DATA --model NAME [--head probe] [--config FILE] [--to FOLDER] [--resume] [--any.field value]`."""
+    from modalities.common.run import run
+
+    data, arguments = positional(arguments)
+    known, rest = early_options(arguments, "model", "head", "config")
+    stored = read_yaml(Path(known["config"])) if known["config"] else {}
+    model, head = known["model"] or stored.get("model", ""), known["head"] or stored.get("head", "linear")
+    if head not in ("linear", "probe"):
+        raise ConfigError(f"--head must be linear or probe, found {head!r}.")
+    recipe = with_config_file(default_recipe(model, head, data), known["config"])
+    given = ["--model", model, "--head", head] + (["--data.path", data] if data else [])
+    recipe, folder, resume = parse_recipe(program, recipe, given + rest, "DATA --model NAME: fine-tune an encoder on labelled data.")
+    run(recipe, folder or Path("runs") / "finetune", resume, card)

@@ -1,0 +1,104 @@
+"""The masked auto-encoder (He et al. 2021, arXiv 2111.06377) over a ViT encoder, in any number of dimensions.
+
+Computes what facebookresearch/mae `models_mae.py` computes (checked against its outputs). The steps are
+separate methods, so that a relative (another masking, another decoder order) replaces only what differs.
+Letters: B batch, C channels, L patches, K visible patches, P 1 with a class token and 0 without,
+D encoder width, E decoder width, V values per patch.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from modalities.common.masking import Masking, gather_tokens, keep_count, mask_from_noise
+from modalities.common.positions import sincos_table
+from modalities.common.vit import ViTConfig, ViTEncoder, init_linear, transformer
+from trainer.errors import ModelError
+from trainer.objective import Batch
+
+
+@dataclass(frozen=True)
+class MaskedAutoencoderConfig(ViTConfig):
+    """A ViT encoder and the light decoder that reconstructs the hidden patches."""
+
+    decoder_embed_dim: int = 512
+    """Width of the decoder; a multiple of decoder_num_heads."""
+    decoder_depth: int = 8
+    """Number of decoder blocks. Paper: 8 (table 1a); one block fine-tunes almost as well."""
+    decoder_num_heads: int = 16
+    """Attention heads per decoder block."""
+    decoder_mlp_ratio: float = 4.0
+    """Hidden width of a decoder block's MLP, relative to decoder_embed_dim."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require_positive("decoder_embed_dim", "decoder_depth", "decoder_mlp_ratio")
+        self._require_heads("decoder_embed_dim", "decoder_num_heads")
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What a forward pass in training gives."""
+
+    latent: Tensor
+    """(B, P+K, D) encoder output after the final norm; visible patches in the order of `masking.ids_keep`."""
+    prediction: Tensor
+    """(B, L, V) predicted patches in raster order, visible ones included."""
+    masking: Masking
+    """Which patches were hidden."""
+
+
+class MaskedAutoencoder(ViTEncoder):
+    """Encoder over the visible patches only, decoder over all of them.
+
+    `tokens` and `embed` see every patch and do not use the decoder.
+    """
+
+    config_class = MaskedAutoencoderConfig
+
+    def __init__(self, config: MaskedAutoencoderConfig) -> None:
+        super().__init__(config)
+        width = config.decoder_embed_dim
+        self.patch_values = math.prod(config.patch_size) * config.in_chans
+        """Values of one patch, all channels."""
+        self.decoder_embed = init_linear(nn.Linear(config.embed_dim, width))
+        self.mask_token = nn.Parameter(torch.empty(1, 1, width).normal_(std=0.02))
+        table = sincos_table(width, config.grid, config.position_layout, self.prefix)
+        self.decoder_pos_embed = nn.Parameter(table, requires_grad=False)
+        self.decoder_blocks = transformer(config, width, config.decoder_depth, config.decoder_num_heads, config.decoder_mlp_ratio)
+        self.decoder_norm = nn.LayerNorm(width, eps=config.norm_eps)
+        self.decoder_pred = init_linear(nn.Linear(width, self.patch_values))
+
+    def draw_masking(self, x: Tensor, noise: Tensor | None, mask_ratio: float) -> Masking:
+        """Choose the visible patches of an input (B, C, *input_size); `noise` (B, L) replaces the random draw."""
+        expected = (x.shape[0], self.patch_embed.length)
+        if noise is None:
+            noise = torch.rand(expected, device=x.device)
+        elif tuple(noise.shape) != expected:
+            raise ModelError(f"Masking noise must be (samples, patches) = {expected}, found {tuple(noise.shape)}.")
+        return mask_from_noise(noise, keep_count(expected[1], mask_ratio))
+
+    def encode(self, x: Tensor, masking: Masking) -> Tensor:
+        """(B, C, *input_size) -> (B, P+K, D): only the visible patches go through the blocks."""
+        visible = gather_tokens(self.embed_patches(x), masking.ids_keep)  # (B, K, D)
+        return self.norm(self.blocks(self.prepend_class_token(visible)))
+
+    def decode(self, latent: Tensor, masking: Masking) -> Tensor:
+        """(B, P+K, D) -> (B, L, V): mask tokens fill the gaps, everything gets its decoder position."""
+        x = self.decoder_embed(latent)  # (B, P+K, E)
+        hidden = masking.ids_restore.shape[1] - masking.ids_keep.shape[1]
+        fill = self.mask_token.to(x.dtype).expand(x.shape[0], hidden, -1)
+        patches = torch.cat([x[:, self.prefix :], fill], dim=1)  # (B, L, E) visible, then hidden
+        patches = gather_tokens(patches, masking.ids_restore)  # raster order
+        x = torch.cat([x[:, : self.prefix], patches], dim=1) + self.decoder_pos_embed  # (B, P+L, E)
+        x = self.decoder_norm(self.decoder_blocks(x))
+        return self.decoder_pred(x)[:, self.prefix :]  # (B, L, V)
+
+    def forward(self, batch: Batch, noise: Tensor | None = None, mask_ratio: float = 0.75) -> Reconstruction:
+        """Hide `mask_ratio` of the patches and predict all of them. `noise` (B, L): small values stay visible."""
+        x = self.input(batch)
+        masking = self.draw_masking(x, noise, mask_ratio)
+        latent = self.encode(x, masking)
+        return Reconstruction(latent, self.decode(latent, masking), masking)

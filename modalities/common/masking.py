@@ -1,0 +1,48 @@
+"""Random masking of patches: which are kept, and how to put everything back in order.
+
+He et al. 2021 (MAE), section 3.1: noise per patch, sort, keep the first. Letters: B batch, L patches, K kept.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainer.errors import ModelError
+
+
+@dataclass(frozen=True)
+class Masking:
+    """Which patches of each sample are visible."""
+
+    ids_keep: Tensor
+    """(B, K) indices of the kept patches, in the order in which the encoder sees them."""
+    ids_restore: Tensor
+    """(B, L) where each patch stands in the sequence [kept, removed]: gathering by it restores the order."""
+    mask: Tensor
+    """(B, L) float32, 1 = removed, 0 = kept."""
+
+
+def keep_count(length: int, mask_ratio: float) -> int:
+    """How many of `length` patches stay visible: int(length * (1 - mask_ratio)), rounded down as in the paper's code."""
+    if not 0 <= mask_ratio < 1:
+        raise ModelError(f"mask_ratio is the share of hidden patches and must be at least 0 and below 1, found {mask_ratio}.")
+    keep = int(length * (1 - mask_ratio))
+    if keep < 1:
+        raise ModelError(
+            f"mask_ratio={mask_ratio} leaves none of the {length} patches visible. Lower it to at most {1 - 1 / length:.4g}, or use smaller patches."
+        )
+    return keep
+
+
+def mask_from_noise(noise: Tensor, keep: int) -> Masking:
+    """Keep the `keep` patches with the smallest noise, (B, L), in each sample."""
+    # stable: equal noise values must not depend on the device
+    ids_shuffle = torch.argsort(noise, dim=1, stable=True)  # (B, L)
+    ids_restore = torch.argsort(ids_shuffle, dim=1)  # (B, L) the rank of each patch
+    return Masking(ids_shuffle[:, :keep], ids_restore, (ids_restore >= keep).float())
+
+
+def gather_tokens(x: Tensor, ids: Tensor) -> Tensor:
+    """Pick tokens by index, per sample: (B, N, D) and (B, M) -> (B, M, D)."""
+    return torch.gather(x, 1, ids[:, :, None].expand(-1, -1, x.shape[2]))

@@ -1,0 +1,162 @@
+"""Random changes of training pictures: MAE's for pre-training, timm's for fine-tuning.
+
+An augmentation maps a raw picture to a normalised tensor (C, H, W), as `ImagePreprocess.transform` does for
+evaluation. All randomness comes from the global generators (torch, numpy, random), which the loader seeds.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from PIL import ImageOps
+from timm.data import create_transform
+from timm.data.auto_augment import AugmentOp, posterize
+from torch import Tensor
+from torchvision.transforms import v2
+
+from modalities.vision.images import as_picture, to_eight_bit, to_tensor
+from modalities.vision.preprocess import ImagePreprocess
+from trainer.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class PretrainAugment:
+    """Random resized crop and mirror image: all that MAE does (arXiv 2111.06377, section 4)."""
+
+    crop_scale: tuple[float, float] | None = (0.2, 1.0)
+    """Smallest and largest part of the area that a random crop takes. Null: the evaluation transform instead."""
+    flip: bool = True
+    """Mirror half of the pictures left to right. False where left and right differ in meaning (digits, text)."""
+
+    def __post_init__(self) -> None:
+        _check_scale(self.crop_scale, "pretrain.crop_scale")
+
+    @classmethod
+    def none(cls) -> "PretrainAugment":
+        """No change at all, for tiny grey pictures."""
+        return cls(crop_scale=None, flip=False)
+
+    def build(self, preprocess: ImagePreprocess) -> "PretrainTransform | None":
+        """The transform, or None when nothing is random."""
+        return PretrainTransform(self, preprocess) if self != self.none() else None
+
+
+class PretrainTransform:
+    """Raw picture -> (C, H, W): crop, mirror, normalise."""
+
+    def __init__(self, config: PretrainAugment, preprocess: ImagePreprocess) -> None:
+        self.preprocess = preprocess
+        self.resize = preprocess.fit
+        if config.crop_scale is not None:
+            self.resize = v2.RandomResizedCrop(
+                preprocess.size, scale=config.crop_scale, interpolation=v2.InterpolationMode(preprocess.interpolation), antialias=True
+            )
+        self.flip = v2.RandomHorizontalFlip(0.5 if config.flip else 0.0)
+
+    def __call__(self, raw: Any) -> Tensor:
+        picture = as_picture(raw, self.preprocess.channels)
+        return self.preprocess.normalise(to_tensor(self.flip(self.resize(picture))))
+
+
+@dataclass(frozen=True)
+class FinetuneAugment:
+    """timm's training transform with the values of MAE's fine-tuning."""
+
+    crop_scale: tuple[float, float] | None = (0.08, 1.0)
+    """Smallest and largest part of the area that a random crop takes. Null: the evaluation transform's crop."""
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Smallest and largest width / height of a random crop."""
+    shift: int = 0
+    """Move the picture by up to this many pixels each way, black where it came from (for tiny pictures, before the crop)."""
+    flip: bool = True
+    """Mirror half of the pictures left to right. False where left and right differ in meaning (digits, text)."""
+    color_jitter: float | None = None
+    """Random brightness, contrast and saturation; not used together with auto_augment."""
+    auto_augment: str | None = "rand-m9-mstd0.5-inc1"
+    """timm's text for RandAugment, AugMix or AutoAugment. Null: none."""
+    erase_prob: float = 0.25
+    """Chance that a random rectangle is erased."""
+    erase_mode: Literal["const", "rand", "pixel"] = "pixel"
+    """What an erased rectangle is filled with: zeros, one random colour, random pixels."""
+    erase_count: int = 1
+    """Most rectangles erased in a picture."""
+
+    def __post_init__(self) -> None:
+        _check_scale(self.crop_scale, "finetune.crop_scale")
+        if not 0 <= self.erase_prob <= 1 or self.erase_count < 1 or self.shift < 0:
+            raise ConfigError(
+                f"finetune needs erase_prob in 0..1, erase_count at least 1 and shift at least 0, "
+                f"found {self.erase_prob}, {self.erase_count} and {self.shift}."
+            )
+
+    @classmethod
+    def none(cls) -> "FinetuneAugment":
+        """No change at all, for tiny grey pictures."""
+        return cls(crop_scale=None, flip=False, auto_augment=None, erase_prob=0.0)
+
+    def build(self, preprocess: ImagePreprocess) -> "FinetuneTransform | None":
+        """The transform, or None when nothing is random. ConfigError when timm does not know auto_augment."""
+        return FinetuneTransform(self, preprocess) if self != self.none() else None
+
+
+class FinetuneTransform:
+    """Raw picture -> (C, H, W): shift, then timm's crop, mirror, auto-augment, normalise, erase."""
+
+    def __init__(self, config: FinetuneAugment, preprocess: ImagePreprocess) -> None:
+        self.preprocess, self.crops, self.shift = preprocess, config.crop_scale is not None, config.shift
+        height, width = preprocess.size
+        try:
+            self.timm = create_transform(
+                (preprocess.channels, height, width),
+                is_training=True,
+                # a crop of the whole picture in its own shape changes nothing
+                scale=config.crop_scale or (1.0, 1.0),
+                ratio=config.crop_ratio if self.crops else (width / height, width / height),
+                hflip=0.5 if config.flip else 0.0,
+                color_jitter=config.color_jitter,
+                auto_augment=config.auto_augment,
+                interpolation=preprocess.interpolation,
+                mean=preprocess.mean,
+                std=preprocess.std,
+                re_prob=config.erase_prob,
+                re_mode=config.erase_mode,
+                re_count=config.erase_count,
+            )
+        except (AssertionError, KeyError, ValueError, TypeError, IndexError, NotImplementedError) as error:
+            raise ConfigError(
+                f"timm cannot build finetune.auto_augment={config.auto_augment!r}: {error}. "
+                "Expected text as 'rand-m9-mstd0.5-inc1', 'augmix-m3', 'original', or null."
+            ) from error
+        _repair_posterize(self.timm)
+
+    def __call__(self, raw: Any) -> Tensor:
+        picture = to_eight_bit(as_picture(raw, self.preprocess.channels))  # timm's operations are for 8 bits
+        if not self.crops:
+            picture = self.preprocess.fit(picture)
+        if self.shift:
+            dx, dy = (torch.randint(-self.shift, self.shift + 1, (2,))).tolist()
+            width, height = picture.size
+            picture = picture.crop((dx, dy, width + dx, height + dy))  # Pillow fills with black outside
+        return self.timm(picture)
+
+
+def _check_scale(scale: tuple[float, float] | None, where: str) -> None:
+    if scale is not None and not 0 < scale[0] <= scale[1] <= 1:
+        raise ConfigError(f"{where} must be (smallest, largest) within 0..1, found {scale}.")
+
+
+def _repair_posterize(transform: Any) -> None:
+    """timm asks Pillow to keep 0 bits at the greatest strength, which Pillow 13 refuses: keep 1."""
+    if isinstance(transform, AugmentOp):
+        if transform.aug_fn is posterize:
+            transform.aug_fn = _posterize
+    elif isinstance(transform, (list, tuple)):
+        for part in transform:
+            _repair_posterize(part)
+    else:
+        for name in ("transforms", "ops", "policy"):
+            _repair_posterize(getattr(transform, name, ()))
+
+
+def _posterize(image: Any, bits: int, **_: Any) -> Any:
+    return image if bits >= 8 else ImageOps.posterize(image, max(bits, 1))

@@ -1,0 +1,189 @@
+"""Which pictures a run uses: the config of a data set, the built-in sets, splits and labelled subsets.
+
+The batch keys of this modality: "image" (B, C, H, W) float32, normalised by `ImagePreprocess`; "label" (B,) int64,
+an index into the source's `classes`, when the set is labelled.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modalities.vision import digits
+from modalities.vision.augment import FinetuneAugment, PretrainAugment
+from modalities.vision.images import as_picture, read_image, to_tensor
+from modalities.vision.preprocess import ImagePreprocess
+from modalities.vision.sources import TEST_FOLDERS, TRAIN_FOLDER, Augmented, ImageArray, ImageFolder, ImageSource
+from trainer.errors import ConfigError, DataError, did_you_mean
+
+BUILT_IN = ("digits", "digits-cluttered")
+
+
+@dataclass(frozen=True)
+class ImageDataConfig:
+    """Which pictures, how they are divided, and how they are changed in training."""
+
+    path: str = ""
+    """"digits", "digits-cluttered" (both built in), or a folder. A folder may hold `train` and `val` (or `test`)."""
+    test_path: str | None = None
+    """Folder with the test images. Null: `val`, `valid`, `validation` or `test` beside `train`, else a split."""
+    test_fraction: float = 0.2
+    """Part of each class that is kept for testing when there is no test folder."""
+    split_seed: int = 0
+    """Decides that split."""
+    per_class: int | None = None
+    """Labelled images per class to fine-tune on. Null: all."""
+    subset_seed: int = 0
+    """Decides which ones."""
+    scenes: digits.SceneConfig = field(default_factory=digits.SceneConfig)
+    """Drawing of "digits-cluttered"."""
+    pretrain: PretrainAugment = field(default_factory=PretrainAugment)
+    """Random changes in pre-training."""
+    finetune: FinetuneAugment = field(default_factory=FinetuneAugment)
+    """Random changes in fine-tuning."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.test_fraction < 1:
+            raise ConfigError(f"data.test_fraction must be between 0 and 1, found {self.test_fraction}.")
+        if self.per_class is not None and self.per_class < 1:
+            raise ConfigError(f"data.per_class must be at least 1 (or null for all), found {self.per_class}.")
+
+    def build_pretrain(self, preprocess: ImagePreprocess) -> ImageSource:
+        """The unlabelled training pictures, augmented: all images of the folder (of `train`, where there is one)."""
+        self._require_path()
+        if self.path in BUILT_IN:
+            source: ImageSource = built_in(self.path, "train", preprocess, self.scenes, self.scenes.views)
+            source.classes, source.labels = (), None
+        else:
+            source = ImageFolder(_train_and_test(self.path)[0], preprocess, labelled=False)
+            check_images(source)
+        return _augmented(source, self.pretrain.build(preprocess))
+
+    def build_finetune(self, preprocess: ImagePreprocess) -> tuple[ImageSource, ImageSource]:
+        """The labelled (training set, test set); the first augmented and, with `per_class`, cut down."""
+        train, test = self.build_labelled(preprocess)
+        return _augmented(train, self.finetune.build(preprocess)), test
+
+    def build_labelled(self, preprocess: ImagePreprocess, classes: Sequence[str] | None = None) -> tuple[ImageSource, ImageSource]:
+        """The same two sets without augmentation, as probes and nearest neighbours need them.
+
+        `classes` fixes names and numbers of the classes of a folder.
+        """
+        self._require_path()
+        if self.path in BUILT_IN:
+            train: ImageSource = built_in(self.path, "train", preprocess, self.scenes, 1)
+            test: ImageSource = built_in(self.path, "test", preprocess, self.scenes, self.scenes.test_views)
+        else:
+            train_folder, test_folder = _train_and_test(self.path)
+            test_folder = Path(self.test_path) if self.test_path else test_folder
+            train = ImageFolder(train_folder, preprocess, classes=classes)
+            if test_folder is None:
+                train, test = split(train, self.test_fraction, self.split_seed)
+            else:
+                test = ImageFolder(test_folder, preprocess, classes=train.classes)
+                check_images(test)
+            check_images(train)
+        if self.per_class is not None:
+            train = labelled_subset(train, self.per_class, self.subset_seed)
+        return train, test
+
+    def _require_path(self) -> None:
+        if not self.path:  # Path("") would be the current folder
+            raise ConfigError(f"Say which images to use: data.path = a folder, or one of the built-in sets: {', '.join(BUILT_IN)}.")
+
+
+def built_in(
+    name: str, part: digits.Part, preprocess: ImagePreprocess, scenes: digits.SceneConfig | None = None, views: int = 1
+) -> ImageArray:
+    """The train or test part of "digits" or "digits-cluttered" (`views` scenes of each digit), labelled."""
+    about = {"source": digits.SOURCE, "licence": digits.LICENCE}
+    if name == "digits":
+        images, labels = digits.load_digits(part)
+        images = (images * 255).round().to(torch.uint8)
+        about["derivation"] = f"The {part} part of a fixed stratified split of the 1,797 digits, 8x8 pixels."
+    elif name == "digits-cluttered":
+        scenes = scenes or digits.SceneConfig()
+        images, labels = digits.scenes(part, scenes, views)
+        about["derivation"] = (
+            f"{views} scene(s) of {scenes.canvas}x{scenes.canvas} pixels for each digit of the {part} part of a fixed stratified "
+            f"split of the 1,797 digits: random place, size {scenes.digit_size[0]:g} to {scenes.digit_size[1]:g} pixels, turn of up to "
+            f"{scenes.rotation:g} degrees, {scenes.fragments} fragments of train digits, noise {scenes.noise:g}."
+        )
+    else:
+        raise DataError(f"{name!r} is no built-in set.{did_you_mean(name, BUILT_IN)} Built in: {', '.join(BUILT_IN)}.")
+    return ImageArray(images, preprocess, labels, digits.CLASSES, name, about)
+
+
+def labelled_subset(source: ImageSource, per_class: int = 10, seed: int = 0) -> ImageSource:
+    """`per_class` samples of each class, in the order of the source; DataError when a class has fewer."""
+    by_class = _by_class(source)
+    short = {source.classes[c]: len(members) for c, members in by_class.items() if len(members) < per_class}
+    if short:
+        counts = ", ".join(f"{name}: {count}" for name, count in short.items())
+        raise DataError(f"{per_class} labelled images per class were asked for, but {source.name} has fewer in {counts}. Ask for fewer or add images.")
+    generator = torch.Generator().manual_seed(seed)
+    chosen = [members[i] for members in by_class.values() for i in torch.randperm(len(members), generator=generator)[:per_class].tolist()]
+    return source.take(sorted(chosen))
+
+
+def split(source: ImageSource, test_fraction: float, seed: int = 0) -> tuple[ImageSource, ImageSource]:
+    """A (train, test) split by class, each class with at least one sample in both; DataError when a class has only one."""
+    generator, test = torch.Generator().manual_seed(seed), set()
+    for label, members in _by_class(source).items():
+        if len(members) < 2:
+            raise DataError(f"Class {source.classes[label]!r} of {source.name} has {len(members)} image(s); a split needs at least 2.")
+        count = min(max(round(len(members) * test_fraction), 1), len(members) - 1)
+        test.update(members[i] for i in torch.randperm(len(members), generator=generator)[:count].tolist())
+    return source.take([i for i in range(len(source)) if i not in test]), source.take(sorted(test))
+
+
+def check_images(source: ImageFolder, count: int = 16) -> None:
+    """Read the first, the last and `count` random images, so that a bad folder is told about at once (DataError)."""
+    chosen = random.Random(0).sample(range(len(source)), min(count, len(source)))
+    for index in sorted({0, len(source) - 1, *chosen}):
+        read_image(source.item(index), source.preprocess.channels)
+
+
+def pixel_statistics(source: ImageSource, limit: int = 1000) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of pixels in 0..1, over `limit` samples spread over the source.
+
+    For the `mean` and `std` of an `ImagePreprocess` where ImageNet's do not fit.
+    """
+    p, step = source.preprocess, max(len(source) // limit, 1)
+    pixels = torch.cat([to_tensor(p.fit(as_picture(source.item(i), p.channels))).flatten(1) for i in range(0, len(source), step)], 1)
+    return tuple(round(v, 4) for v in pixels.mean(1).tolist()), tuple(round(v, 4) for v in pixels.std(1).tolist())
+
+
+def _augmented(source: ImageSource, augment: Callable[[Any], Tensor] | None) -> ImageSource:
+    return source if augment is None else Augmented(source, augment)
+
+
+def _by_class(source: ImageSource) -> dict[int, list[int]]:
+    """Label -> indices of its samples."""
+    if source.labels is None:
+        raise DataError(f"{source.name} has no labels. Expected one sub-folder per class.")
+    members: dict[int, list[int]] = {label: [] for label in range(len(source.classes))}
+    for index, label in enumerate(source.labels.tolist()):
+        members[label].append(index)
+    return members
+
+
+def _train_and_test(path: str) -> tuple[Path, Path | None]:
+    """The folder to train on and, where there is one beside it, the folder to test on."""
+    root = Path(path)
+    if not root.exists():
+        hint = did_you_mean(path, BUILT_IN)
+        raise DataError(f"{path} does not exist.{hint} Expected a folder with images, or one of the built-in sets: {', '.join(BUILT_IN)}.")
+    test = next((root / name for name in TEST_FOLDERS if (root / name).is_dir()), None)
+    if (root / TRAIN_FOLDER).is_dir():
+        return root / TRAIN_FOLDER, test
+    if test is not None:  # else "training" and "val" would become two classes
+        raise DataError(
+            f"{root} has a folder {test.name!r} but no {TRAIN_FOLDER!r}. Rename the folder with the training images to "
+            f"{TRAIN_FOLDER!r}, or give data.path and data.test_path; if {test.name!r} is a class, put all classes into {TRAIN_FOLDER!r}."
+        )
+    return root, None

@@ -1,0 +1,130 @@
+"""Fine-tuning an image encoder on labelled images: `python -m modalities.vision.finetune DATA --model NAME`.
+
+The recipe is MAE's (arXiv 2111.06377, appendix A.1): layer-wise learning rates, mixup and cutmix, drop path,
+global pooling; or, with `--head probe`, a linear probe on the frozen class token.
+"""
+
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from modalities.common import pretrained
+from modalities.common.evaluation import accuracy
+from modalities.common.run import ModelRecipe
+from modalities.common.vit import ViTEncoder
+from modalities.vision.augment import FinetuneAugment
+from modalities.vision.data import BUILT_IN, ImageDataConfig, ImageSource
+from modalities.vision.models.vit import ViTClassifier
+from modalities.vision.objectives.classification import Classification, ClassificationConfig
+from modalities.vision.pictures import contact_sheet
+from modalities.vision.recipes import _spread, preprocess_for
+from trainer.errors import ConfigError, ModelError
+from trainer.optim import OptimConfig
+from trainer.recipe import TrainConfig
+from trainer.schedule import ScheduleConfig
+
+log = logging.getLogger("zoo")
+
+
+@dataclass(frozen=True)
+class FinetuneRecipe(ModelRecipe):
+    """Train a classifier on labelled images, starting from a pre-trained encoder."""
+
+    model: str = ""
+    """Where the encoder's weights come from: a folder, or a name of the zoo."""
+    scratch: bool = False
+    """Start from random weights of the same architecture instead (the comparison that shows what pre-training gave)."""
+    head: Literal["linear", "probe"] = "linear"
+    """linear: the whole network is trained. probe: only a linear layer on the frozen, batch-normalised class token."""
+    pool: Literal["avg", "token"] = "avg"
+    """What the head sees: the mean of the patch tokens, or the class token (always so for a probe)."""
+    drop_path: float = 0.1
+    """Stochastic depth: the last block is skipped with this probability, the first never."""
+    objective: ClassificationConfig = field(default_factory=ClassificationConfig)
+    """Mixup, cutmix, label smoothing."""
+    data: ImageDataConfig = field(default_factory=ImageDataConfig)
+    """Which labelled images, and how they are changed at random."""
+
+    def build(self) -> tuple[ImageSource, Classification]:
+        if not self.model:
+            raise ConfigError("Say which encoder to start from: --model FOLDER_OR_NAME (`zoo list` shows the names).")
+        encoder = pretrained.load(self.model)
+        if not isinstance(encoder, ViTEncoder):
+            raise ModelError(f"{self.model} is a {type(encoder).__name__}; fine-tuning on images needs a vision transformer.")
+        preprocess = encoder.preprocess or preprocess_for(self.data, encoder.config.input_size, encoder.config.in_chans)
+        if self.scratch:
+            encoder = type(encoder)(encoder.config)
+        train, test = self.data.build_finetune(preprocess)
+        model = ViTClassifier.from_encoder(
+            encoder, len(train.classes), pool="token" if self.head == "probe" else self.pool, drop_path=self.drop_path,
+            head=self.head, class_names=train.classes,
+        )  # fmt: skip
+        model.name, model.preprocess = f"vision/mae-vit-{train.name}", preprocess
+        log.info("%d training and %d test images of %d classes", len(train), len(test), len(train.classes))
+        return train, self.objective.build(model)
+
+    def evaluate(self, model: ViTClassifier) -> list[dict[str, Any]]:
+        """Accuracy on the test set."""
+        test = self.data.build_labelled(model.preprocess)[1]
+        value = round(accuracy(model, test), 2)
+        log.info("test accuracy %.2f %% on %d images", value, len(test))
+        return [{"task": "image-classification", "data": test.name, "split": "test", "samples": len(test), "metric": "accuracy", "value": value}]
+
+    def draw(self, objective: Classification, source: ImageSource) -> Callable[[Path, str], None]:
+        """Draws test images with their label and what the classifier says."""
+        preprocess = objective.model.preprocess
+        test = self.data.build_labelled(preprocess)[1]
+        shown = [test[i] for i in _spread(len(test), 24)]
+        images = torch.stack([s["image"] for s in shown])
+
+        def draw(path: Path, title: str) -> None:
+            was_training = objective.training
+            objective.eval()
+            with torch.inference_mode():
+                said = objective.model({"image": images.to(objective.model.device)}).argmax(dim=1).tolist()
+            objective.train(was_training)
+            names = [f"{test.classes[s['label']]} → {test.classes[k]}" for s, k in zip(shown, said)]
+            contact_sheet(preprocess.denormalise(images), names, path, f"{title}: label → prediction")
+
+        return draw
+
+
+def default_recipe(model: str, head: str = "linear", data: str = "") -> FinetuneRecipe:
+    """MAE's fine-tuning (or, for head="probe", linear-probe) recipe, with the values for the size of the encoder.
+
+    Learning rates are per 256 samples; the batch is 256 where the paper has 1024 (16384 for the probe), so
+    that it fits one device.
+    """
+    width = pretrained.load(model).config.embed_dim if model else 768
+    changes = FinetuneAugment()
+    if data in BUILT_IN:  # small grey digits: no mirror image, no colour operations
+        changes = FinetuneAugment.none()
+    shared = dict(recipe="vision/finetune", model=model, data=ImageDataConfig(path=data, finetune=changes))
+    if head == "probe":
+        optim = OptimConfig(name="lars", base_lr=0.1, betas=None, weight_decay=0.0)
+        train = TrainConfig(batch_size=256, epochs=90, optim=optim, schedule=ScheduleConfig(warmup=10 / 90))
+        plain = ClassificationConfig(mixup=0.0, cutmix=0.0, label_smoothing=0.0)
+        return FinetuneRecipe(**shared, head="probe", pool="token", drop_path=0.0, objective=plain, train=train)
+    base_lr, layer_decay, drop_path, epochs = (5e-4, 0.65, 0.1, 100) if width <= 768 else (1e-3, 0.75, 0.2, 50)
+    if width > 1024:
+        drop_path = 0.3
+    optim = OptimConfig(base_lr=base_lr, betas=(0.9, 0.999), weight_decay=0.05, layer_decay=layer_decay)
+    train = TrainConfig(batch_size=256, epochs=epochs, optim=optim, schedule=ScheduleConfig(warmup=5 / epochs, floor=1e-6 / base_lr))
+    return FinetuneRecipe(**shared, drop_path=drop_path, train=train)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    from modalities.common.commandline import finetune_command, guarded
+
+    arguments = sys.argv[1:] if arguments is None else arguments
+    return guarded(lambda: finetune_command("python -m modalities.vision.finetune", default_recipe, arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""Recomputes what the golden files of image models hold (`python -m tools.check_golden`)."""
+
+import math
+from collections.abc import Callable
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from modalities.common.golden import Golden, gradients_of, pick
+from modalities.common.model import Model
+from modalities.common.patches import unpatchify
+from modalities.common.positions import resize_positions, sincos_table
+from modalities.common.reconstruction import MaskedReconstruction
+from modalities.vision import interop
+from modalities.vision.objectives.mae import MAEObjectiveConfig
+from trainer.config import from_dict
+from trainer.errors import CheckpointError, UnknownNameError, did_you_mean
+
+DEFAULTS = {
+    ("vision/mae", "official"): {"num_heads": 16, "decoder_num_heads": 16, "norm_eps": 1e-5, "norm_pix_loss": False},
+    ("vision/mae", "transformers"): {"num_attention_heads": 12, "decoder_num_attention_heads": 16, "norm_pix_loss": False},
+    ("vision/mae_vit", "official"): {"num_heads": 12},
+}
+"""What the classes behind the files take when their config does not say it and no shape shows it."""
+
+
+def run(golden: Golden) -> dict[str, Tensor]:
+    """The outputs and gradients of a file, recomputed, under the file's names."""
+    if golden.model not in _RUNNERS:
+        raise UnknownNameError(f"{golden.path}: no model {golden.model!r} is known here.{did_you_mean(golden.model, _RUNNERS)}")
+    return _RUNNERS[golden.model](golden)
+
+
+def _load(golden: Golden) -> tuple[Model, dict]:
+    """The model of a file, every parameter with gradient, and the objective's fields."""
+    where, family = str(golden.path), golden.layout.split("-")[0]
+    config = {**DEFAULTS.get((golden.model, family), {}), **golden.config}
+    system, fields, objective, state = interop.from_layout(golden.state, config, golden.layout, where)
+    if system.replace("-", "_") != golden.model:
+        raise CheckpointError(f"{where} says it holds a {golden.model}, but its weights are those of a {system}.")
+    cls = interop.SYSTEMS[system]
+    return cls.from_state(from_dict(cls.config_class, fields, where), state, where).requires_grad_(True), objective
+
+
+def _mae(golden: Golden) -> dict[str, Tensor]:
+    model, fields = _load(golden)
+    objective = MaskedReconstruction(model, from_dict(MAEObjectiveConfig, fields, str(golden.path)))
+    batch, config = {"image": golden.input("image")}, model.config
+    out = model(batch, golden.input("noise"), objective.config.mask_ratio)
+    target = objective.target(batch)
+    loss = objective.loss(out.prediction, target, out.masking.mask)
+    shown = golden.expected.get("output.unpatchified", out.prediction).shape[0]  # the files hold the first sample only
+    computed = {
+        "output.latent": out.latent,
+        "output.pred": out.prediction,
+        "output.mask": out.masking.mask,
+        "output.ids_restore": out.masking.ids_restore,
+        "output.target": target,
+        "output.loss": loss,
+        "output.unpatchified": unpatchify(out.prediction[:shown], config.patch_size, config.grid, config.in_chans),
+        "output.sincos_encoder": sincos_table(config.embed_dim, config.grid, config.position_layout)[0],
+        "output.sincos_decoder": sincos_table(config.decoder_embed_dim, config.grid, config.position_layout)[0],
+    }
+    # transformers has three spellings of the same weights; the file uses one
+    spellings = interop.TRANSFORMERS if golden.layout in interop.TRANSFORMERS else (golden.layout,)
+    gradients = gradients_of(loss, model)
+    spelled = {name: g for layout in spellings for name, g in interop.to_layout(gradients, layout).items()}
+    return pick(computed, golden.expected) | golden.gradients(spelled)
+
+
+def _classifier(golden: Golden) -> dict[str, Tensor]:
+    model, _ = _load(golden)
+    batch = {"image": golden.input("image")}
+    features = model.embed(batch)
+    computed = {"output.features": features, "output.logits": model.head(features)}
+    gradients: dict[str, Tensor] = {}
+    if "label" in golden.inputs:
+        computed["output.loss"] = F.cross_entropy(computed["output.logits"], golden.input("label").long())
+        gradients = gradients_of(computed["output.loss"], model)
+    if "pos_embed_pretrained" in golden.inputs:
+        table = golden.input("pos_embed_pretrained")
+        side = math.isqrt(table.shape[1] - model.prefix)
+        computed["output.pos_embed_interpolated"] = resize_positions(table, (side, side), model.config.grid, model.prefix)
+    return pick(computed, golden.expected) | golden.gradients(gradients) | golden.layer_decay(model)
+
+
+_RUNNERS: dict[str, Callable[[Golden], dict[str, Tensor]]] = {"vision/mae": _mae, "vision/mae_vit": _classifier}

@@ -1,0 +1,183 @@
+"""Reading one picture, whatever it comes as: a file, a PIL image, an array or a tensor.
+
+A picture, once read, is one of two things: an 8-bit PIL image of mode "L" (grey) or "RGB", or, where 8 bits
+would lose something, a float tensor (C, H, W) in 0..1. Colour profiles are ignored, as in the papers.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+
+from trainer.errors import DataError
+
+Picture = Image.Image | Tensor
+"""PIL image of mode "L" or "RGB", or float tensor (C, H, W) in 0..1 with C = 1 or 3."""
+
+FORMATS = {
+    "JPEG": (".jpg", ".jpeg"),
+    "PNG": (".png",),
+    "WEBP": (".webp",),
+    "BMP": (".bmp",),
+    "TIFF": (".tif", ".tiff"),
+    "GIF": (".gif",),
+}
+"""Formats that are read -> their file endings. Pillow knows more; some of those start other programs."""
+EXTENSIONS = tuple(ending for endings in FORMATS.values() for ending in endings)
+SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
+PHOTOMETRIC = 262
+"""TIFF tag; 0: the largest value is black, as in some X-ray scans."""
+ROUNDING = 1e-3
+"""How far outside 0..1 a float picture may lie (a bicubic resize overshoots by rounding)."""
+
+
+def as_picture(raw: Any, channels: int, where: str = "the image") -> Picture:
+    """Any single picture in `channels` (1 or 3) channels.
+
+    `raw`: a path; a PIL image; an array (H, W) or (H, W, C); a tensor (H, W) or (C, H, W). Arrays and tensors
+    hold uint8, uint16 (scaled by 65535), bool, or floats in 0..1, in 1 or 3 channels. `where` names it in
+    errors. Raises DataError for anything else.
+    """
+    if isinstance(raw, (str, os.PathLike, Image.Image)):
+        return read_image(raw, channels)
+    if isinstance(raw, np.ndarray):
+        return _from_array(raw, channels, where)
+    if isinstance(raw, Tensor):
+        if raw.ndim == 3 and raw.shape[0] not in (1, 3):
+            hint = " It looks like (H, W, C): use tensor.permute(2, 0, 1)." if raw.shape[2] in (1, 3) else ""
+            raise DataError(f"{where} is a tensor of shape {tuple(raw.shape)}; expected (C, H, W) with 1 or 3 channels.{hint}")
+        raw = raw.detach().cpu()
+        return _from_array((raw.permute(1, 2, 0) if raw.ndim == 3 else raw).numpy(), channels, where)
+    raise DataError(f"{where} is a {type(raw).__name__}; expected a path, a PIL image, an array or a tensor.")
+
+
+def read_image(source: str | os.PathLike | Image.Image, channels: int) -> Picture:
+    """A file or a PIL image, upright (EXIF), without transparency (on white), in `channels` (1 or 3) channels.
+
+    16-bit grey is scaled by its full range and becomes a float tensor; palettes, 1-bit and CMYK become 8-bit
+    grey or RGB. Of animations and multi-page files the first picture is taken. Raises DataError that names the
+    file, says what it really is, and what to do.
+    """
+    path = "the PIL image" if isinstance(source, Image.Image) else Path(source)
+    try:
+        if isinstance(source, Image.Image):
+            return _flatten(source, channels, str(path))
+        with Image.open(path, formats=[*FORMATS, "MPO"]) as image:  # MPO: what many phones write as .jpg
+            return _flatten(image, channels, str(path))
+    except FileNotFoundError as error:
+        raise DataError(f"There is no file {path}.") from error
+    except Image.DecompressionBombError as error:
+        raise DataError(
+            f"{path} claims to be enormous ({error}). If you trust it, cut it into smaller pictures "
+            "or raise PIL.Image.MAX_IMAGE_PIXELS."
+        ) from error
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path} {what_is(path)}.") from error
+    except PermissionError as error:
+        raise DataError(f"{path} may not be read: change its permissions.") from error
+    except IsADirectoryError as error:
+        raise DataError(f"{path} is a folder; expected an image file.") from error
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, MemoryError) as error:  # what Pillow raises on damage
+        raise DataError(f"{path} is a truncated or damaged image ({error}). Fetch it again or remove it.") from error
+
+
+def what_is(path: Path) -> str:
+    """What a file that cannot be opened as an image is, in words that follow its name."""
+    with open(path, "rb") as file:
+        head = file.read(512)
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if not head:
+        return "is empty (0 bytes): the download or the copy stopped before it began. Fetch it again or remove it"
+    if text.startswith(b"version https://git-lfs"):
+        return "is a git-LFS pointer, not the image. Run `git lfs pull` in that repository, or download the file itself"
+    if text.startswith((b"<!doctype html", b"<html", b"<head")):
+        return "is an HTML page, not an image (often a login or error page). Download the file again"
+    if text.startswith((b"<?xml", b"<svg")):
+        return "is an SVG drawing or XML, not a pixel image. Convert it to PNG"
+    if head[4:8] == b"ftyp":
+        return "is a HEIC/AVIF picture or a video, which is not read. Convert it to JPEG or PNG"
+    if head.startswith((b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8", b"II*\x00", b"MM\x00*", b"BM")):
+        return "begins like an image but its header is damaged or cut off. Fetch it again or remove it"
+    if b"\x00" not in head and sum(byte < 32 and byte not in b"\t\r\n\f" for byte in head) == 0:
+        return f"is a text file, not an image (it begins with {head[:40].decode('utf-8', 'replace')!r}). Remove it from the folder"
+    return f"is not an image that can be read. Expected {', '.join(FORMATS)}. Convert or remove it"
+
+
+def to_tensor(picture: Picture) -> Tensor:
+    """A picture as a float32 tensor (C, H, W) in 0..1."""
+    if isinstance(picture, Tensor):
+        return picture.clamp(0, 1)  # bicubic overshoots; 8-bit pictures are clipped by Pillow itself
+    return F.pil_to_tensor(picture).float() / 255
+
+
+def to_eight_bit(picture: Picture) -> Image.Image:
+    """A picture as a PIL image of mode "L" or "RGB" (rounded to 8 bits when it was finer)."""
+    if isinstance(picture, Image.Image):
+        return picture
+    return F.to_pil_image((picture.clamp(0, 1) * 255).round().to(torch.uint8))
+
+
+def _flatten(image: Image.Image, channels: int, where: str) -> Picture:
+    """An opened PIL image as a picture; Pillow's own errors pass through."""
+    image.load()
+    white_is_zero = getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0
+    image = ImageOps.exif_transpose(image)
+    if image.mode in (*SIXTEEN_BIT, "I", "F"):
+        picture = _high_depth(image, channels, where)
+        return 1 - picture if white_is_zero else picture  # for 8 bits Pillow does it
+    if image.has_transparency_data or image.mode == "PA":
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("L" if channels == 1 else "RGB")
+
+
+def _high_depth(image: Image.Image, channels: int, where: str) -> Tensor:
+    """Grey of more than 8 bits as float (C, H, W): 16 bits by 65535, floats as they are."""
+    values = np.asarray(image, dtype=np.float32)
+    low, high = float(values.min()), float(values.max())
+    if image.mode == "F":
+        return _from_array(values, channels, where)
+    if low < 0 or high > 65535:
+        raise DataError(
+            f"{where} holds {image.mode!r} integers from {low:,.0f} to {high:,.0f}, whose full range is not known. "
+            "Save it as 8-bit or 16-bit grey, or as floats in 0..1."
+        )
+    return _from_array(values / 65535, channels, where)
+
+
+def _from_array(array: np.ndarray, channels: int, where: str) -> Picture:
+    """An array (H, W) or (H, W, C) as a picture; every check of shape, type and range is here."""
+    if array.ndim == 2:
+        array = array[:, :, None]  # (H, W, 1)
+    if array.ndim != 3 or array.shape[2] not in (1, 3) or array.size == 0:
+        hint = ""
+        if array.ndim == 3 and array.shape[2] == 4:
+            hint = " For transparency give a PIL image, which is put on white."
+        elif array.ndim == 3 and array.shape[0] in (1, 3):
+            hint = " It looks like (C, H, W): give a torch tensor, or use array.transpose(1, 2, 0)."
+        elif array.ndim == 3:
+            hint = " For a batch of grey images give (B, H, W, 1) or a list."
+        raise DataError(f"{where} has the shape {array.shape}; expected (H, W) or (H, W, C) with 1 or 3 channels.{hint}")
+    if array.dtype == np.uint8:
+        image = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
+        return image.convert("L" if channels == 1 else "RGB")
+    if array.dtype == np.uint16:
+        array = array.astype(np.float32) / 65535
+    elif array.dtype != bool and not np.issubdtype(array.dtype, np.floating):
+        raise DataError(f"{where} has the type {array.dtype}; expected uint8, uint16, bool, or floats in 0..1.")
+    values = array.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise DataError(f"{where} holds {int((~np.isfinite(values)).sum())} NaN or infinite pixels out of {values.size}.")
+    low, high = float(values.min()), float(values.max())
+    if low < -ROUNDING or high > 1 + ROUNDING:
+        hint = "It looks normalised already: give the plain picture" if low < 0 else "Divide by its full range (255 for 8-bit values)"
+        raise DataError(f"{where} holds floats from {low:.4g} to {high:.4g}; expected 0..1. {hint}.")
+    tensor = torch.from_numpy(values).permute(2, 0, 1).clamp(0, 1).contiguous()  # (C, H, W)
+    if tensor.shape[0] == channels:
+        return tensor
+    return F.rgb_to_grayscale(tensor) if channels == 1 else tensor.expand(3, -1, -1).contiguous()

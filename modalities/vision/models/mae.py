@@ -1,0 +1,23 @@
+"""MAE: masked auto-encoders are scalable vision learners (He et al. 2021, arXiv 2111.06377).
+
+Computes what facebookresearch/mae@efb2a80 `models_mae.py:MaskedAutoencoderViT` computes; weights of the
+official and of transformers' layout convert exactly (`modalities.vision.interop`).
+"""
+
+from dataclasses import dataclass
+
+from modalities.common.masked_autoencoder import MaskedAutoencoder, MaskedAutoencoderConfig
+
+
+@dataclass(frozen=True)
+class MAEConfig(MaskedAutoencoderConfig):
+    """MAE for images (height, width). The defaults are the paper's base model."""
+
+
+class MAE(MaskedAutoencoder):
+    """Input `image` (B, C, H, W) float: RGB in 0..1, normalised by the ImageNet mean and deviation (the paper's
+    models) or as `preprocess` says. `embed` gives the mean patch token (B, D), `tokens` class token and patches."""
+
+    system = "vision/mae"
+    config_class = MAEConfig
+    input_key = "image"

@@ -1,0 +1,1 @@
+"""What training on images minimises, one file per objective."""

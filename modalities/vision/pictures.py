@@ -1,0 +1,146 @@
+"""Sheets of pictures as PNG files: reconstructions row by row, samples with captions."""
+
+import math
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from modalities.vision.preprocess import ImagePreprocess
+from trainer.errors import DataError
+from trainer.files import explain
+
+SMALLEST, LARGEST = 128, 256
+"""Sides of a picture on a sheet, in pixels: smaller ones are enlarged by a whole number, larger ones shrunk."""
+GAP = 10
+TEXT, TITLE = 14, 17
+GREY = 127
+FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+"""Pillow's own font has ASCII only; class names have more, and captions have arrows."""
+INK, PAPER = (30, 30, 30), (255, 255, 255)
+
+
+def reconstruction_sheet(
+    original: Tensor,
+    masked: Tensor,
+    reconstruction: Tensor,
+    path: Path | str,
+    title: str = "",
+    preprocess: ImagePreprocess | None = None,
+    hidden: Tensor | None = None,
+    count: int = 8,
+) -> Path:
+    """Draw the first `count` samples as three rows: original, masked, reconstruction. Returns the path of the PNG.
+
+    The tensors are (B, C, H, W) with C = 1 (drawn in grey) or 3, in 0..1, or normalised when `preprocess` is
+    given. Pixels of `masked` that are NaN, or True in `hidden` (B, 1, H, W), are drawn in mid-grey.
+    """
+    rows = {"original": original, "masked": masked, "reconstruction": reconstruction}
+    pixels = {label: _pixels(images[:count], preprocess) for label, images in rows.items()}
+    if hidden is not None:
+        pixels["masked"][hidden[:count].bool().any(dim=1).cpu().numpy()] = GREY
+    samples, height, width = len(pixels["original"]), *_cell(pixels["original"])
+    left = 2 * GAP + max(math.ceil(_font(TEXT).getlength(label)) for label in rows)
+    sheet, draw, top = _sheet(title, left + samples * (width + GAP), len(rows) * (height + GAP))
+    for row, (label, pictures) in enumerate(pixels.items()):
+        y = top + row * (height + GAP)
+        draw.text((left - GAP, y + height // 2), label, INK, _font(TEXT), anchor="rm")
+        for column, picture in enumerate(pictures):
+            sheet.paste(_resized(picture, height, width), (left + column * (width + GAP), y))
+    return _save(sheet, path)
+
+
+def contact_sheet(
+    images: Tensor,
+    labels: Sequence[str] | None,
+    path: Path | str,
+    title: str = "",
+    preprocess: ImagePreprocess | None = None,
+    columns: int = 8,
+) -> Path:
+    """Draw images (B, C, H, W), in 0..1 or normalised, in a grid with a caption under each. Returns the path of the PNG."""
+    pictures = _pixels(images, preprocess)
+    if labels is not None and len(labels) != len(pictures):
+        raise DataError(f"A contact sheet needs one caption per image, found {len(labels)} for {len(pictures)} images.")
+    height, width = _cell(pictures)
+    columns = min(columns, len(pictures))
+    pitch = height + GAP + (TEXT + GAP // 2 if labels is not None else 0)
+    sheet, draw, top = _sheet(title, GAP + columns * (width + GAP), math.ceil(len(pictures) / columns) * pitch)
+    for i, picture in enumerate(pictures):
+        x, y = GAP + i % columns * (width + GAP), top + i // columns * pitch
+        sheet.paste(_resized(picture, height, width), (x, y))
+        if labels is not None:
+            draw.text((x + width // 2, y + height + 2), _shortened(str(labels[i]), width), INK, _font(TEXT), anchor="ma")
+    return _save(sheet, path)
+
+
+def _pixels(images: Tensor, preprocess: ImagePreprocess | None) -> np.ndarray:
+    """(B, C, H, W) -> uint8 (B, H, W, 3); NaN becomes mid-grey."""
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
+        raise DataError(f"Pictures must be (B, C, H, W) with 1 or 3 channels and at least one sample, found {tuple(images.shape)}.")
+    images = images.detach().float().cpu()
+    images = images.clamp(0, 1) if preprocess is None else preprocess.denormalise(images)
+    values = (images * 255).round().nan_to_num(GREY).byte()
+    return values.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy().copy()
+
+
+def _cell(pictures: np.ndarray) -> tuple[int, int]:
+    """Height and width at which (B, h, w, 3) are drawn."""
+    height, width = pictures.shape[1:3]
+    zoom = max(1, math.ceil(SMALLEST / max(height, width)))  # whole: every pixel stays a sharp square
+    scale = min(zoom, LARGEST / max(height, width)) if zoom == 1 else zoom
+    return max(round(height * scale), 1), max(round(width * scale), 1)
+
+
+def _resized(picture: np.ndarray, height: int, width: int) -> Image.Image:
+    enlarged = height >= picture.shape[0]
+    return Image.fromarray(picture).resize((width, height), Image.Resampling.NEAREST if enlarged else Image.Resampling.LANCZOS)
+
+
+def _sheet(title: str, width: int, height: int) -> tuple[Image.Image, ImageDraw.ImageDraw, int]:
+    """An empty sheet for `width` x `height` pixels of content below a title; and where the content begins."""
+    lines = _wrapped(title, width - 2 * GAP)
+    top = GAP + len(lines) * (TITLE + 6) + (GAP if lines else 0)
+    sheet = Image.new("RGB", (width, top + height), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for i, line in enumerate(lines):
+        draw.text((width // 2, GAP + i * (TITLE + 6)), line, INK, _font(TITLE), anchor="ma")
+    return sheet, draw, top
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Words in lines of at most `width` pixels."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and _font(TITLE).getlength(f"{lines[-1]} {word}") <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return [_shortened(line, width, TITLE) for line in lines]
+
+
+def _shortened(text: str, width: int, size: int = TEXT) -> str:
+    """`text`, cut off with an ellipsis where it does not fit into `width` pixels."""
+    short = text
+    while short and _font(size).getlength(short if short == text else short + "...") > width:
+        short = short[:-1]
+    return short if short == text else short + "..."
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(FONT, size)
+
+
+def _save(sheet: Image.Image, path: Path | str) -> Path:
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sheet.save(path, format="PNG")
+    except OSError as error:
+        raise explain(error, path) from error
+    return path

@@ -1,0 +1,115 @@
+"""Image preprocessing: what is stored with a checkpoint so that inference sees what training saw."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+from modalities.common.preprocess import Preprocess
+from modalities.vision.images import Picture, as_picture, to_tensor
+from trainer.errors import ConfigError, DataError
+from trainer.objective import Batch
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+SMALL = 64
+"""Below this side length nothing is cut off at evaluation: the margin would be a part of the object."""
+LONGEST = 20
+"""Pictures longer than 20:1 are first cut to that about their centre; the rest would never be seen, only resized."""
+
+
+@dataclass(frozen=True)
+class ImagePreprocess(Preprocess):
+    """Picture -> normalised tensor: resize, centre crop, (x - mean) / std.
+
+    The evaluation transform of MAE (He et al. 2021, arXiv 2111.06377) and of timm: the shorter side is resized
+    to `size / crop_pct`, then the centre is cut out. 8-bit pictures are resized by Pillow in 8 bits, so that
+    the numbers equal theirs.
+    """
+
+    type: ClassVar[str] = "image"
+
+    size: tuple[int, int] = (224, 224)
+    """Height and width of what the model sees, in pixels."""
+    channels: int = 3
+    """1 (grey) or 3 (RGB). Grey pictures are repeated for 3, coloured ones made grey (ITU-R 601) for 1."""
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    """Per channel, of pixels in 0..1."""
+    std: tuple[float, ...] = IMAGENET_STD
+    """Per channel, of pixels in 0..1."""
+    interpolation: Literal["bicubic", "bilinear", "nearest"] = "bicubic"
+    """How pictures are resized (anti-aliased)."""
+    crop_pct: float = 0.875
+    """Fraction of the resized picture that the centre crop keeps along a side. 1: nothing is cut off a square."""
+
+    def __post_init__(self) -> None:
+        if len(self.size) != 2 or min(self.size) < 1:
+            raise ConfigError(f"preprocess.size must be (height, width) in pixels, at least 1 each, found {self.size}.")
+        if self.channels not in (1, 3):
+            raise ConfigError(f"preprocess.channels must be 1 (grey) or 3 (RGB), found {self.channels}.")
+        if not len(self.mean) == len(self.std) == self.channels or min(self.std) <= 0:
+            raise ConfigError(
+                f"preprocess.mean and .std need {self.channels} number(s) each, std above 0; found {self.mean} and {self.std}."
+            )
+        if not 0 < self.crop_pct <= 1:
+            raise ConfigError(f"preprocess.crop_pct must be above 0 and at most 1, found {self.crop_pct}.")
+
+    @classmethod
+    def default(cls, input_size: int | tuple[int, int], channels: int = 3) -> "ImagePreprocess":
+        """The usual preprocessing for a size: ImageNet statistics for RGB, 0.5 / 0.5 (range -1..1) for grey.
+
+        crop_pct is MAE's rule: 224/256 up to 224 pixels, 1 above; and 1 for inputs below 64 pixels.
+        """
+        size = (input_size, input_size) if isinstance(input_size, int) else tuple(input_size)
+        mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.5,) * channels, (0.5,) * channels)
+        crop_pct = 0.875 if SMALL <= max(size) <= 224 else 1.0
+        return cls(size=size, channels=channels, mean=mean, std=std, crop_pct=crop_pct)
+
+    def __call__(self, raw: Any) -> Batch:
+        """One picture or several -> {"image": (B, C, H, W) float32}.
+
+        `raw`: whatever `as_picture` takes (path, PIL image, array (H, W[, C]), tensor ([C,] H, W)), a list of
+        such, an array (B, H, W, C) or a tensor (B, C, H, W). Sizes may differ within a list. Raises DataError.
+        """
+        several = isinstance(raw, (list, tuple)) or (isinstance(raw, (np.ndarray, Tensor)) and raw.ndim == 4)
+        if several and len(raw) == 0:
+            raise DataError("There is no image: the list is empty. Expected at least one.")
+        pictures = list(raw) if several else [raw]
+        where = "image {} of the batch" if several else "the image"
+        return {"image": torch.stack([self.transform(p, where.format(i)) for i, p in enumerate(pictures)])}
+
+    def transform(self, raw: Any, where: str = "the image") -> Tensor:
+        """The deterministic transform of one picture: (C, H, W). Evaluation in training and inference both use it."""
+        return self.normalise(to_tensor(self.fit(as_picture(raw, self.channels, where))))
+
+    def fit(self, picture: Picture) -> Picture:
+        """Resize and centre crop to `size`, pixels otherwise as they were."""
+        height, width = F.get_size(picture)
+        short, long = min(height, width), max(height, width)
+        if long > LONGEST * short:
+            height, width = min(height, LONGEST * short), min(width, LONGEST * short)
+            picture = F.center_crop(picture, [height, width])
+        h, w = (int(side / self.crop_pct) for side in self.size)
+        # The smallest size that covers (h, w) at the picture's own aspect; torchvision's rounding.
+        new = [h, int(h * width / height)] if h * width >= w * height else [int(w * height / width), w]
+        if new != [height, width]:
+            picture = F.resize(picture, new, InterpolationMode(self.interpolation), antialias=True)
+        return F.center_crop(picture, list(self.size))
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """(..., C, H, W) in 0..1, or uint8 -> float32 with the stored statistics."""
+        if pixels.dtype == torch.uint8:
+            pixels = pixels.float() / 255
+        return (pixels - self._statistic(self.mean, pixels)) / self._statistic(self.std, pixels)
+
+    def denormalise(self, images: Tensor) -> Tensor:
+        """The reverse of `normalise`, clipped to 0..1: (..., C, H, W) for looking at."""
+        images = images.detach().float()
+        return (images * self._statistic(self.std, images) + self._statistic(self.mean, images)).clamp(0, 1)
+
+    def _statistic(self, values: tuple[float, ...], like: Tensor) -> Tensor:
+        return torch.tensor(values, device=like.device).view(-1, 1, 1)

@@ -1,0 +1,139 @@
+"""Named recipes of pre-training on images: the paper's, and tiny ones that run in minutes on a laptop."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from modalities import registry
+from modalities.common.reconstruction import MaskedReconstruction
+from modalities.common.run import ModelRecipe
+from modalities.vision.augment import PretrainAugment
+from modalities.vision.data import BUILT_IN, ImageDataConfig, ImageSource, pixel_statistics
+from modalities.vision.models.mae import MAE, MAEConfig
+from modalities.vision.objectives.mae import MAEObjectiveConfig
+from modalities.vision.pictures import reconstruction_sheet
+from modalities.vision.preprocess import ImagePreprocess
+from trainer.config import replace
+from trainer.data import ordered_batches, seeded
+from trainer.errors import ConfigError
+from trainer.optim import OptimConfig
+from trainer.recipe import TrainConfig
+from trainer.schedule import ScheduleConfig
+
+PICTURES = 8
+"""Images in a reconstruction sheet."""
+
+
+@dataclass(frozen=True)
+class MAERecipe(ModelRecipe):
+    """Pre-train a masked auto-encoder on images without labels (He et al. 2021, arXiv 2111.06377)."""
+
+    model: MAEConfig = field(default_factory=MAEConfig)
+    """The network."""
+    objective: MAEObjectiveConfig = field(default_factory=MAEObjectiveConfig)
+    """Masking and loss."""
+    data: ImageDataConfig = field(default_factory=ImageDataConfig)
+    """Which images, and how they are changed at random."""
+
+    def build(self) -> tuple[ImageSource, MaskedReconstruction]:
+        source = self.data.build_pretrain(preprocess_for(self.data, self.model.input_size, self.model.in_chans))
+        model = MAE(self.model)
+        model.name, model.preprocess = self.recipe, source.preprocess
+        return source, self.objective.build(model)
+
+    def draw(self, objective: MaskedReconstruction, source: ImageSource) -> Callable[[Path, str], None]:
+        """Draws original | masked | reconstructed for a few training images, always with the same masks."""
+        with seeded(self.train.seed):
+            images = torch.stack([source[i]["image"] for i in _spread(len(source), PICTURES)])
+            noise = torch.rand(len(images), objective.model.patch_embed.length)
+
+        def draw(path: Path, title: str) -> None:
+            draw_reconstructions(objective, images, noise, path, title)
+
+        return draw
+
+
+def draw_reconstructions(
+    objective: MaskedReconstruction, images: torch.Tensor, noise: torch.Tensor | None, path: Path, title: str
+) -> None:
+    """A sheet original | masked | reconstructed of normalised images (B, C, H, W)."""
+    was_training = objective.training
+    objective.eval()
+    device = objective.model.device
+    with torch.inference_mode():
+        shown = objective.reconstruct({"image": images.to(device)}, None if noise is None else noise.to(device))
+    objective.train(was_training)
+    back = objective.model.preprocess.denormalise
+    rows = {key: back(value.float().cpu()) for key, value in shown.items()}
+    reconstruction_sheet(rows["original"], rows["masked"], rows["reconstruction"], path, title)
+
+
+def preprocess_for(data: ImageDataConfig, input_size: tuple[int, int], channels: int) -> ImagePreprocess:
+    """The preprocessing of a new model: ImageNet's statistics for RGB, those of the data itself for a built-in set."""
+    if not data.path:
+        raise ConfigError(f"Say which images to use: --data.path FOLDER (or one of the built-in sets: {', '.join(BUILT_IN)}).")
+    preprocess = ImagePreprocess.default(input_size, channels)
+    if data.path in BUILT_IN:
+        mean, std = pixel_statistics(data.build_pretrain(preprocess))
+        preprocess = replace(preprocess, {"mean": mean, "std": std})
+    return preprocess
+
+
+def mae(size: str) -> MAERecipe:
+    """MAE's pre-training recipe (spec: table of the paper's appendix A.1 and the repository's PRETRAIN.md) for a size."""
+    name = f"vision/mae-{size}"
+    return MAERecipe(
+        recipe=name,
+        model=replace(MAEConfig(), registry.find(name).fields),
+        data=ImageDataConfig(path=""),
+        train=TrainConfig(
+            batch_size=4096,
+            epochs=800,
+            optim=OptimConfig(base_lr=1.5e-4, betas=(0.9, 0.95), weight_decay=0.05),
+            schedule=ScheduleConfig(warmup=0.05),  # 40 of 800 epochs
+        ),
+    )
+
+
+def mae_tiny() -> MAERecipe:
+    """MAE's recipe with a batch that a laptop can hold."""
+    return replace(mae("tiny"), {"train.batch_size": 256, "train.optim.base_lr": 1e-3})
+
+
+def mae_small() -> MAERecipe:
+    return mae("small")
+
+
+def mae_base() -> MAERecipe:
+    return mae("base")
+
+
+def mae_large() -> MAERecipe:
+    return mae("large")
+
+
+def mae_huge() -> MAERecipe:
+    return mae("huge")
+
+
+def mae_tiny_digits() -> MAERecipe:
+    """The demo's recipe: cluttered scenes of real digits, about two minutes on two cores."""
+    name = "vision/mae-tiny-digits"
+    return MAERecipe(
+        recipe=name,
+        model=replace(MAEConfig(), registry.find(name).fields),
+        data=ImageDataConfig(path="digits-cluttered", pretrain=PretrainAugment.none()),
+        train=TrainConfig(
+            batch_size=128,
+            steps=2000,
+            optim=OptimConfig(lr=2e-3, betas=(0.9, 0.95), weight_decay=0.05),
+            schedule=ScheduleConfig(warmup=0.05),
+        ),
+    )
+
+
+def _spread(length: int, count: int) -> list[int]:
+    """`count` indices spread evenly over a range."""
+    return [i * length // min(count, length) for i in range(min(count, length))]

@@ -1,0 +1,67 @@
+"""What `zoo evaluate` and `zoo predict` do with images."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from modalities.common.evaluation import accuracy, features, linear_probe, nearest_neighbours
+from modalities.common.model import Model
+from modalities.common.reconstruction import MaskedReconstruction
+from modalities.vision.data import ImageDataConfig
+from modalities.vision.models.mae import MAE
+from modalities.vision.models.vit import ViTClassifier
+from modalities.vision.objectives.mae import MAEObjectiveConfig
+from modalities.vision.recipes import draw_reconstructions, preprocess_for
+from trainer.data import seeded
+from trainer.errors import DataError, ModelError
+
+
+def evaluate(model: Model, path: str, per_class: int | None = None) -> list[dict[str, Any]]:
+    """Results on labelled images: the accuracy of a classifier, else probe and 5-NN on frozen features.
+
+    `path` is a folder of class folders or a built-in set, `per_class` limits the labelled training images. The test set is the `val` or `test` folder beside `train`, else a fixed split. Each result: task, data,
+    split, samples, metric, detail, value (percent).
+    """
+    data = ImageDataConfig(path=path, per_class=per_class)
+    preprocess = model.preprocess or preprocess_for(data, model.config.input_size, model.config.in_chans)
+    if isinstance(model, ViTClassifier):
+        names = model.config.class_names or None
+        _, test = data.build_labelled(preprocess, classes=names)
+        if len(test.classes) != model.config.num_classes:
+            raise DataError(f"{test.name} has {len(test.classes)} classes and the classifier {model.config.num_classes}.")
+        return [_result(test, "image-classification", "", accuracy(model, test))]
+    train, test = data.build_labelled(preprocess)
+    known, asked = features(model, train), features(model, test)
+    labels = f"{len(train)} labelled training images"
+    return [
+        _result(test, "image-classification", f"linear probe on frozen features, {labels}", linear_probe(known, asked)),
+        _result(test, "image-classification", f"5-NN on frozen features, {labels}", nearest_neighbours(known, asked)),
+    ]
+
+
+def _result(test: Any, task: str, detail: str, value: float) -> dict[str, Any]:
+    return {"task": task, "data": test.name, "split": "test", "samples": len(test), "metric": "accuracy", "detail": detail, "value": round(value, 2)}
+
+
+def predict(model: Model, files: list[Path], to: Path | None) -> str:
+    """What the model says of image files, as text. A masked auto-encoder draws its reconstructions to `to`."""
+    if model.preprocess is None:
+        raise ModelError("This model has no preprocessor_config.json, so it cannot read files. Export it with its preprocessing.")
+    batch = model.preprocess([str(f) for f in files])
+    if isinstance(model, ViTClassifier):
+        with torch.inference_mode():
+            shares = model(batch).softmax(dim=1)  # (B, K)
+        best = shares.topk(min(5, shares.shape[1]), dim=1)
+        names = model.config.class_names or tuple(map(str, range(model.config.num_classes)))
+        return "\n".join(
+            f"{file}: " + ", ".join(f"{names[i]} {100 * share:.1f} %" for share, i in zip(values.tolist(), indices.tolist()))
+            for file, values, indices in zip(files, *best)
+        )
+    if not isinstance(model, MAE):
+        raise ModelError(f"zoo predict does not know what to show for a {type(model).__name__}.")
+    objective = MaskedReconstruction(model, MAEObjectiveConfig())
+    to = to or Path("reconstruction.png")
+    with seeded(0):
+        draw_reconstructions(objective, batch["image"], None, to, ", ".join(f.name for f in files[:3]))
+    return f"{len(files)} image(s), three quarters of each hidden and reconstructed: {to}"

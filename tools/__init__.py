@@ -1,0 +1,1 @@
+"""Scripts over the library: check goldens, run the demo, make cards."""

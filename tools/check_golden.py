@@ -1,0 +1,95 @@
+"""Do our models compute what the official code computed?
+
+    python -m tools.check_golden PATH...     files, or folders that are searched for *.safetensors
+
+Each golden file is loaded through the modality's `interop`, run through our model, and every stored output and
+gradient is compared. A float tensor passes within 1e-4 of its largest magnitude (at least 1); masks and indices
+must be equal. Exit status 0 only when every file is known and everything in it was compared and passed.
+"""
+
+import argparse
+import importlib
+import importlib.util
+import math
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from modalities.common.golden import Golden
+from trainer.errors import UnknownNameError, ZooError
+
+TOLERANCE = 1e-4
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Check what the command line names; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tools.check_golden", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="golden files, or folders of them")
+    paths = parser.parse_args(arguments).paths
+    files: list[Path] = []
+    empty = [p for p in paths if not (found := golden_files(p)) or files.extend(found)]
+    failed = [f"{path}: there is no golden file" for path in empty]
+    failed += [f"{file}: {problem}" for file in files if (problem := check_file(file))]
+    for line in failed:
+        print(f"FAIL {line}")
+    print(f"{len(files)} file(s), {len(failed)} failure(s)")
+    return 1 if failed else 0
+
+
+def golden_files(path: Path) -> list[Path]:
+    """The file itself, or all safetensors files below a folder."""
+    return sorted(path.rglob("*.safetensors")) if path.is_dir() else [path] if path.is_file() else []
+
+
+def check_file(path: Path) -> str:
+    """Compare one file and print a line per tensor. Returns what is wrong with it, or an empty string."""
+    print(f"{path}")
+    try:
+        golden = Golden.read(path)
+        computed = runner(golden)(golden)
+    except ZooError as error:
+        return str(error)
+    except Exception as error:  # a fault of our models must not hide the other files
+        return f"{type(error).__name__}: {error}"
+    if not golden.expected:
+        return "it stores no output to compare"
+    wrong = [name for name in sorted(golden.expected.keys() | computed.keys()) if not compare(name, golden.expected.get(name), computed.get(name))]
+    return f"{len(wrong)} of {len(golden.expected)} outputs: {', '.join(wrong[:5])}{', ...' if len(wrong) > 5 else ''}" if wrong else ""
+
+
+def runner(golden: Golden):
+    """The function that recomputes a file: `run` of `modalities.<modality>.golden`."""
+    modality = golden.model.partition("/")[0]
+    module = f"modalities.{modality}.golden"
+    if not modality.isidentifier() or importlib.util.find_spec(f"modalities.{modality}") is None or importlib.util.find_spec(module) is None:
+        raise UnknownNameError(f"the model {golden.model!r} is unknown: there is no {module}")
+    return importlib.import_module(module).run
+
+
+def compare(name: str, stored: Tensor | None, computed: Tensor | None) -> bool:
+    """Print name, shape, largest absolute and relative error and the verdict."""
+    if stored is None or computed is None:
+        print(f"  {name:60} {'not in the file' if stored is None else 'not recomputed':>36}  FAIL")
+        return False
+    if stored.shape != computed.shape:
+        print(f"  {name:60} stored {tuple(stored.shape)}, recomputed {tuple(computed.shape)}  FAIL")
+        return False
+    a, b = stored.double(), computed.detach().double()
+    error = (a - b).abs().max().item() if a.numel() else 0.0
+    scale = a.abs().max().item() if a.numel() else 0.0
+    exact = not stored.is_floating_point() or name.rpartition(".")[2].startswith(("mask", "ids_"))
+    passed = math.isfinite(error) and math.isfinite(scale) and (error == 0 if exact and not is_gradient(name) else error <= TOLERANCE * max(1.0, scale))
+    relative = error / scale if scale else error
+    print(f"  {name:60} {str(tuple(stored.shape)):18} abs {error:8.1e} rel {relative:8.1e}  {'ok' if passed else 'FAIL'}")
+    return passed
+
+
+def is_gradient(name: str) -> bool:
+    """Whether a tensor is a gradient (one may belong to a parameter called mask_token)."""
+    return name.startswith(("grad.", "output.grad."))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The shared trainer: how anything is trained. It knows no modality, no model and no Hub."""

@@ -1,0 +1,161 @@
+"""From a source of samples to a stream of batches that is a pure function of (seed, step).
+
+The stream is endless: the samples of epoch 0 in a random order, then those of epoch 1, and so on, cut into
+batches. Which samples make up the batch of a step follows from the seed and the step alone, and so does
+the randomness of each sample (augmentation). Resuming is starting at another step: nothing is replayed and
+nothing needs to be saved, whatever the number of loader workers.
+"""
+
+import contextlib
+import os
+import random
+from collections.abc import Iterator
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from trainer.errors import DataError, ZooError
+from trainer.objective import Batch
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Where samples come from: any map-style dataset whose samples are dicts of tensors.
+
+    Randomness is drawn from the global generators (torch, numpy, random), which the loader seeds for each
+    sample. Optional attributes: `fetch(indices) -> Batch`, which gives a whole batch at once (for sets in
+    memory, without randomness); `in_memory`, true when samples cost too little to need worker processes;
+    `describe()`, facts about the data for logs and cards.
+    """
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+
+class StepBatches:
+    """Batch sampler: yields, for each step from `first` on, the (epoch, index) pairs of this rank's share."""
+
+    def __init__(self, samples: int, batch_size: int, seed: int, first: int, steps: int, rank: int = 0, world: int = 1):
+        self.samples, self.batch_size, self.seed = samples, batch_size, seed
+        self.first, self.steps, self.rank, self.world = first, steps, rank, world
+
+    def __len__(self) -> int:
+        return max(self.steps - self.first, 0)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch, order = -1, []
+        for step in range(self.first, self.steps):
+            pairs = []
+            for position in range(step * self.batch_size, (step + 1) * self.batch_size):
+                if position // self.samples != epoch:
+                    epoch = position // self.samples
+                    order = epoch_order(self.samples, self.seed, epoch)
+                pairs.append((epoch, order[position % self.samples]))
+            yield pairs[self.rank :: self.world]
+
+
+def epoch_order(samples: int, seed: int, epoch: int) -> list[int]:
+    """The order of the samples in one epoch: a full shuffle, the same for the same seed and epoch."""
+    generator = torch.Generator().manual_seed(key(seed, epoch))
+    return torch.randperm(samples, generator=generator).tolist()
+
+
+def key(*parts: int) -> int:
+    """One 63-bit seed from several numbers."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
+
+
+@contextlib.contextmanager
+def seeded(*parts: int) -> Iterator[None]:
+    """Seed torch (CPU), numpy and random by `parts` inside the block; outside they go on as if nothing was drawn."""
+    seed = key(*parts)
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    # not torch.manual_seed: that would also reset the accelerator's generator
+    torch.default_generator.manual_seed(seed)
+    np.random.seed(seed & 0xFFFFFFFF)
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(states[0])
+        np.random.set_state(states[1])
+        random.setstate(states[2])
+
+
+class _Fetcher(Dataset):
+    """Turns (epoch, index) pairs into a batch; runs in the loader's workers."""
+
+    def __init__(self, source: Source, seed: int) -> None:
+        self.source, self.seed = source, seed
+        self.failure: str | None = None
+
+    def __getitems__(self, pairs: list[tuple[int, int]]) -> Batch | ZooError:
+        try:
+            if hasattr(self.source, "fetch"):
+                return self.source.fetch([index for _, index in pairs])
+            samples = []
+            for epoch, index in pairs:
+                with seeded(self.seed, epoch, index):
+                    samples.append(self.source[index])
+            return default_collate(samples)
+        except ZooError as error:  # handed over as a value: a worker would wrap it in its own traceback text
+            return error
+
+
+def batches(
+    source: Source, batch_size: int, seed: int, first: int, steps: int, workers: int | None, rank: int = 0, world: int = 1
+) -> Iterator[Batch]:
+    """The batches of steps `first` to `steps` - 1 (this rank's share of each).
+
+    Raises DataError when the source is empty, and whatever ZooError a sample raises.
+    """
+    if len(source) == 0:
+        raise DataError("The data source is empty: 0 samples. Training needs at least one.")
+    if workers is None:
+        workers = 0 if getattr(source, "in_memory", False) else min(4, max((os.cpu_count() or 1) - 1, 1))
+    loader = DataLoader(
+        _Fetcher(source, seed),
+        batch_sampler=StepBatches(len(source), batch_size, seed, first, steps, rank, world),
+        collate_fn=_same,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_quiet_worker,
+        generator=torch.Generator().manual_seed(seed),  # else it would draw from the global generator at each start
+    )
+    for batch in loader:
+        if isinstance(batch, ZooError):
+            raise batch
+        yield batch
+
+
+def ordered_batches(source: Source, batch_size: int) -> Iterator[Batch]:
+    """All samples once, in order, the last batch perhaps smaller: for evaluation."""
+    for start in range(0, len(source), batch_size):
+        indices = list(range(start, min(start + batch_size, len(source))))
+        if hasattr(source, "fetch"):
+            yield source.fetch(indices)
+        else:
+            yield default_collate([source[i] for i in indices])
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """A batch (dict of tensors, or anything with `.to`) on a device, without waiting for the copy."""
+    if isinstance(batch, dict):
+        return {k: to_device(v, device) for k, v in batch.items()}
+    return batch.to(device, non_blocking=True) if isinstance(batch, Tensor) or hasattr(batch, "to") else batch
+
+
+def _same(batch: Any) -> Any:
+    return batch
+
+
+def _quiet_worker(_: int) -> None:
+    """Ctrl-C is the main process's business: workers end when it says so. One thread each."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)

@@ -1,0 +1,127 @@
+"""Writing files so that nothing is ever half there, and reading small ones with a clear error.
+
+A folder is written under a temporary name beside its target, synced, and renamed. Beside, not in /tmp:
+a rename is atomic only within one file system.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from trainer.errors import CheckpointError
+
+TEMPORARY = ".tmp-"
+"""Prefix of unfinished files and folders; whoever lists a folder skips these names."""
+
+
+@contextlib.contextmanager
+def atomic_folder(target: Path | str, replace: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder that becomes `target` when the block ends without an error.
+
+    `replace` allows `target` to exist: it is moved aside, and removed only after the new one is in place.
+    Raises CheckpointError when the target exists (without `replace`) or cannot be written; the temporary
+    folder is removed whatever happens, also on Ctrl-C.
+    """
+    target = Path(target)
+    if target.exists() and not replace and (not target.is_dir() or any(target.iterdir())):
+        raise CheckpointError(f"{target} exists already. Choose another folder, or remove it first.")
+    temporary = target.parent / f"{TEMPORARY}{target.name}-{uuid.uuid4().hex[:8]}"
+    with _explained(target):
+        try:
+            temporary.mkdir(parents=True)
+            yield temporary
+            for path in sorted(temporary.rglob("*")):
+                _sync(path)
+            _sync(temporary)
+            aside = None
+            if target.exists():
+                aside = target.parent / f"{TEMPORARY}{target.name}-{uuid.uuid4().hex[:8]}"
+                target.rename(aside)
+            temporary.rename(target)
+            _sync(target.parent)
+            if aside is not None:
+                shutil.rmtree(aside, ignore_errors=True)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write a text file atomically (temporary file beside it, sync, rename)."""
+    path = Path(path)
+    temporary = path.parent / f"{TEMPORARY}{path.name}-{uuid.uuid4().hex[:8]}"
+    with _explained(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(text, encoding="utf-8")
+            _sync(temporary)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path | str, values: Any) -> None:
+    """Write JSON atomically. Non-finite numbers are refused: other readers do not take them."""
+    write_text(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path | str) -> Any:
+    """Read a JSON file, or raise CheckpointError that names it and says what is wrong."""
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing.") from error
+    except OSError as error:
+        raise CheckpointError(f"Cannot read {path}: {error.strerror}.") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} is not valid JSON ({error}). Fetch or export it again.") from error
+
+
+def sha256_of(path: Path | str) -> str:
+    """Hexadecimal sha256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove unfinished temporary files and folders that a killed process left in `folder`."""
+    for path in folder.glob(f"{TEMPORARY}*"):
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def explain(error: OSError, target: Path | str) -> CheckpointError:
+    """An operating-system error in the project's words: what failed, where, what to do."""
+    reasons = {
+        errno.ENOSPC: "the disk is full. Free some space or choose another disk, then run the command again",
+        errno.EDQUOT: "your disk quota is used up. Free some space or choose another disk, then run the command again",
+        errno.EACCES: "this folder may not be written to. Choose another folder or change its permissions",
+        errno.EPERM: "this folder may not be written to. Choose another folder or change its permissions",
+        errno.EROFS: "this file system is read-only. Choose another folder",
+        errno.ENOTDIR: "a part of this path is a file, not a folder. Choose another folder",
+    }
+    reason = reasons.get(error.errno or 0, f"{error.strerror or error}")
+    return CheckpointError(f"Cannot write {target}: {reason}. Nothing half-written was left behind.")
+
+
+@contextlib.contextmanager
+def _explained(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise explain(error, target) from error
+
+
+def _sync(path: Path) -> None:
+    """Flush a file or a folder's entries to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

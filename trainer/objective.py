@@ -1,0 +1,37 @@
+"""What the trainer knows of that which it trains: an objective maps a batch to losses."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+Batch = dict[str, Tensor]
+"""Named tensors, first axis = samples. The keys of a modality are documented in its `data.py`."""
+
+
+@dataclass
+class Losses:
+    """What an objective returns for a batch."""
+
+    loss: Tensor
+    """Scalar to minimise, with gradient."""
+    parts: dict[str, Tensor] = field(default_factory=dict)
+    """Scalars to log, detached, left on the device (reading them here would stall the GPU)."""
+
+
+class Objective(nn.Module):
+    """An `nn.Module` that owns the model(s) being trained and whose `forward(batch)` returns `Losses`."""
+
+    def forward(self, batch: Batch) -> Losses:
+        raise NotImplementedError(f"{type(self).__name__} must define forward(batch) -> Losses")
+
+    def parameter_groups(self, weight_decay: float, layer_decay: float | None) -> list[dict[str, Any]] | None:
+        """Own optimizer groups (see `trainer.optim.parameter_groups`), or None for the trainer's rule."""
+        return None
+
+    def after_step(self, step: int) -> None:
+        """Called after each optimizer step, for teachers and other slow copies."""
+
+    def export(self) -> nn.Module:
+        """The model to publish."""
+        raise NotImplementedError(f"{type(self).__name__} must define export() -> the model to publish")

@@ -1,0 +1,81 @@
+"""Optimizers (timm's factory) and the groups of parameters they get."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from timm.optim import create_optimizer_v2, list_optimizers
+from torch import nn
+from torch.optim import Optimizer
+
+from trainer.errors import ConfigError, did_you_mean
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Which optimizer, how fast."""
+
+    name: str = "adamw"
+    """A name of timm's optimizer factory (adamw, lamb, lars, ...)."""
+    base_lr: float = 1.5e-4
+    """Learning rate per 256 samples: the peak lr is base_lr * batch_size / 256 (linear scaling rule)."""
+    lr: float | None = None
+    """Peak learning rate itself. Given, it wins over base_lr."""
+    betas: tuple[float, float] | None = (0.9, 0.95)
+    """Adam's averaging factors. Null for optimizers without them (lars and sgd get timm's momentum of 0.9)."""
+    weight_decay: float = 0.05
+    """Decay of matrices; biases, norms and what the model names in no_weight_decay() are not decayed."""
+    layer_decay: float | None = None
+    """Learning-rate factor from one layer to the layer below it. Null: the same rate everywhere."""
+    clip_norm: float | None = None
+    """Clip the global gradient norm to this value. Null: no clipping (the norm is still logged)."""
+
+    def peak_lr(self, batch_size: int) -> float:
+        """The peak learning rate for a global batch of `batch_size` samples."""
+        return self.lr if self.lr is not None else self.base_lr * batch_size / 256
+
+
+def parameter_groups(module: nn.Module, weight_decay: float, layer_decay: float | None = None) -> list[dict[str, Any]]:
+    """Optimizer groups of the trainable parameters of `module`.
+
+    No decay for 1-D parameters (biases, norms) and for the names that `module`, or a module inside it, gives
+    in `no_weight_decay()`. With `layer_decay`, a parameter of layer i out of L gets
+    `lr_scale = layer_decay ** (L - i)` by the model's own map `layer_ids()` (name -> i; the head, and what
+    the map does not name, is L and keeps the full rate; as MAE and BEiT do it).
+    Each group: `params`, `names`, `weight_decay`, `lr_scale`.
+    """
+    undecayed: set[str] = set()
+    ids: dict[str, int] = {}
+    for path, part in module.named_modules():
+        prefix = f"{path}." if path else ""
+        if hasattr(part, "no_weight_decay"):
+            undecayed |= {prefix + name for name in part.no_weight_decay()}
+        if layer_decay is not None and hasattr(part, "layer_ids"):
+            ids.update({prefix + name: i for name, i in part.layer_ids().items()})
+    if layer_decay is not None and not ids:
+        raise ConfigError(
+            f"optim.layer_decay={layer_decay} needs a model that knows the depth of its parameters "
+            f"(layer_ids()); nothing in {type(module).__name__} does. Set it to null."
+        )
+    top = max(ids.values(), default=0)
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        decay = 0.0 if parameter.ndim <= 1 or name in undecayed else weight_decay
+        scale = layer_decay ** (top - ids.get(name, top)) if layer_decay is not None else 1.0
+        group = groups.setdefault((scale, decay), {"params": [], "names": [], "weight_decay": decay, "lr_scale": scale})
+        group["params"].append(parameter)
+        group["names"].append(name)
+    return list(groups.values())
+
+
+def build_optimizer(groups: list[dict[str, Any]], config: OptimConfig, lr: float) -> Optimizer:
+    """The optimizer of timm's factory over `groups`. ConfigError for a name that the factory does not know."""
+    known = list_optimizers()
+    if config.name not in known:
+        raise ConfigError(f"optim.name is {config.name!r}, which timm does not know.{did_you_mean(config.name, known)}")
+    options = {"betas": config.betas} if config.betas is not None else {}
+    try:
+        return create_optimizer_v2(groups, opt=config.name, lr=lr, weight_decay=0.0, **options)
+    except TypeError as error:
+        raise ConfigError(f"optim.name={config.name!r} does not take optim.betas={config.betas}: set it to null ({error}).") from error

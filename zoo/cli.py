@@ -1,0 +1,171 @@
+"""The command `zoo`. Listing and help import no torch; each verb imports what it needs when it runs."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from modalities.common.commandline import early_options, guarded, positional
+from trainer.errors import ConfigError, did_you_mean
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a verb; returns the exit code (0 done, 1 an error of ours, 2 wrong options, 130 stopped by Ctrl-C)."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        from zoo import __version__
+
+        print(f"modality-zoo {__version__}")
+        return 0
+    verb, *rest = arguments
+    if verb not in VERBS:
+        print(f"Error: {verb!r} is no verb of zoo.{did_you_mean(verb, VERBS)} Verbs: {', '.join(VERBS)}.", file=sys.stderr)
+        return 2
+    return guarded(lambda: VERBS[verb](rest))
+
+
+def usage() -> str:
+    """The text of `zoo --help`."""
+    width = max(len(v) for v in VERBS)
+    lines = [f"  {name:<{width}}  {(function.__doc__ or '').splitlines()[0]}" for name, function in VERBS.items()]
+    return "\n".join(
+        ["usage: zoo VERB ...", "", "Modality-specific foundation models with one shared trainer.", "", *lines, "", "`zoo VERB --help` explains a verb."]
+    )
+
+
+def list_verb(arguments: list[str]) -> None:
+    """List models: `zoo list [PATTERN]` takes a modality or a wildcard."""
+    import tyro
+
+    def show(pattern: tyro.conf.Positional[str] = "*", pretrained: bool = False) -> None:
+        from modalities import registry
+
+        names = registry.list_models(pattern, pretrained)
+        if not names:
+            raise ConfigError(f"No model matches {pattern!r}.{did_you_mean(pattern, [*registry.MODALITIES, *registry.entries()])} `zoo list` shows all.")
+        width = max(len(n) for n in names)
+        for name in names:
+            entry = registry.find(name)
+            print(f"{name:<{width}}  {entry.parameters / 1e6:7.2f} M  {'weights' if entry.weights else '       '}  {entry.summary}")
+
+    tyro.cli(show, args=arguments, prog="zoo list", use_underscores=True)
+
+
+def show_verb(arguments: list[str]) -> None:
+    """Show what a model is: `zoo show NAME`."""
+    import tyro
+
+    def show(name: tyro.conf.Positional[str]) -> None:
+        from modalities import registry
+
+        entry = registry.find(name)
+        system = registry.systems()[entry.system]
+        print(f"{entry.name}: {entry.summary}\n\n{system.what}\n\nPaper       {system.paper}")
+        print(f"Parameters  {entry.parameters:,} (fixed position tables included)")
+        print(f"Weights     {entry.folder or 'none come with the project; zoo.create gives random ones'}")
+        for field, value in entry.fields.items():
+            print(f"{field:<22}{value}")
+        print(f"\n{system.limits}")
+
+    tyro.cli(show, args=arguments, prog="zoo show", use_underscores=True)
+
+
+def demo_verb(arguments: list[str]) -> None:
+    """Run the demo of a modality from data to published model: `zoo demo [vision]`."""
+    import tyro
+
+    def demo(modality: tyro.conf.Positional[str] = "vision", to: Path | None = None) -> None:
+        from modalities import registry
+        from zoo.demo import run_demo
+
+        if modality not in registry.MODALITIES:
+            raise ConfigError(f"There is no demo of {modality!r}.{did_you_mean(modality, registry.MODALITIES)} Demos: {', '.join(registry.MODALITIES)}.")
+        run_demo(to or Path("runs") / "demo" / modality)
+
+    tyro.cli(demo, args=arguments, prog="zoo demo", use_underscores=True)
+
+
+def pretrain_verb(arguments: list[str]) -> None:
+    """Pre-train without labels: `zoo pretrain RECIPE --data.path FOLDER [--to RUN] [--resume] [--config FILE]`."""
+    from modalities import registry
+    from modalities.common.commandline import parse_recipe, with_config_file
+    from trainer.config import read_yaml
+
+    name, arguments = positional(arguments)
+    known, rest = early_options(arguments, "config")
+    if not name and known["config"]:
+        name = str(read_yaml(Path(known["config"])).get("recipe", ""))
+    if not name:
+        print("usage: zoo pretrain RECIPE [--to RUN] [--resume] [--config FILE] [--any.field value]\n\nRecipes:")
+        print("\n".join(f"  {n}" for n in registry.recipes()))
+        print("\n`zoo pretrain RECIPE --help` lists every field of a recipe.")
+        if {"-h", "--help"} & set(rest):
+            return
+        raise ConfigError("Say which recipe to run.")
+    recipe = with_config_file(registry.find_recipe(name), known["config"])
+    recipe, folder, resume = parse_recipe(f"zoo pretrain {name}", recipe, rest, f"Pre-train by the recipe {name}.")
+
+    from modalities.common.run import run
+    from zoo.cards import write_card
+
+    run(recipe, folder or Path("runs") / name, resume, write_card)
+
+
+def finetune_verb(arguments: list[str]) -> None:
+    """Fine-tune on labelled data: `zoo finetune NAME --data.path FOLDER [--head probe] [--to RUN]`."""
+    from modalities import registry
+    from modalities.common import pretrained
+    from modalities.common.commandline import finetune_command
+    from zoo.cards import write_card
+
+    model, rest = positional(arguments)
+    modality = pretrained.modality_of(model) if model else "vision"
+    default_recipe = registry.load(f"modalities.{modality}.finetune:default_recipe")
+    known, rest = early_options(rest, "data.path")
+    given = ([known["data.path"]] if known["data.path"] else []) + (["--model", model] if model else [])
+    finetune_command("zoo finetune NAME", default_recipe, given + rest, write_card)
+
+
+def evaluate_verb(arguments: list[str]) -> None:
+    """Measure a model on labelled data: `zoo evaluate NAME --data FOLDER`."""
+    import tyro
+
+    from zoo.evaluation import evaluate
+
+    tyro.cli(evaluate, args=arguments, prog="zoo evaluate", use_underscores=True)
+
+
+def predict_verb(arguments: list[str]) -> None:
+    """Apply a model to files: `zoo predict NAME FILE...` (classes, or a picture of the reconstruction)."""
+    import tyro
+
+    from zoo.prediction import predict
+
+    tyro.cli(predict, args=arguments, prog="zoo predict", use_underscores=True)
+
+
+def publish_verb(arguments: list[str]) -> None:
+    """Write what a run made, with its card, to a folder: `zoo publish RUN --to FOLDER`."""
+    import tyro
+
+    from zoo.publishing import publish
+
+    tyro.cli(publish, args=arguments, prog="zoo publish", use_underscores=True)
+
+
+VERBS: dict[str, Callable[[list[str]], None]] = {
+    "list": list_verb,
+    "show": show_verb,
+    "demo": demo_verb,
+    "pretrain": pretrain_verb,
+    "finetune": finetune_verb,
+    "evaluate": evaluate_verb,
+    "predict": predict_verb,
+    "publish": publish_verb,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
