@@ -28,9 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.check_golden", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="golden files, or folders of them")
     paths = parser.parse_args(arguments).paths
-    files: list[Path] = []
-    empty = [p for p in paths if not (found := golden_files(p)) or files.extend(found)]
-    failed = [f"{path}: there is no golden file" for path in empty]
+    found = {path: golden_files(path) for path in paths}
+    files = [file for group in found.values() for file in group]
+    failed = [f"{path}: there is no golden file" for path, group in found.items() if not group]
     failed += [f"{file}: {problem}" for file in files if (problem := check_file(file))]
     for line in failed:
         print(f"FAIL {line}")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from timm.optim import create_optimizer_v2, list_optimizers
+from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
 from torch import nn
 from torch.optim import Optimizer
 
@@ -74,8 +74,9 @@ def build_optimizer(groups: list[dict[str, Any]], config: OptimConfig, lr: float
     known = list_optimizers()
     if config.name not in known:
         raise ConfigError(f"optim.name is {config.name!r}, which timm does not know.{did_you_mean(config.name, known)}")
-    options = {"betas": config.betas} if config.betas is not None else {}
-    try:
-        return create_optimizer_v2(groups, opt=config.name, lr=lr, weight_decay=0.0, **options)
-    except TypeError as error:
-        raise ConfigError(f"optim.name={config.name!r} does not take optim.betas={config.betas}: set it to null ({error}).") from error
+    options = {}
+    if config.betas is not None:
+        if not get_optimizer_info(config.name).has_betas:  # timm would drop them without a word
+            raise ConfigError(f"optim.name={config.name!r} has no betas, found optim.betas={config.betas}. Set it to null.")
+        options["betas"] = config.betas
+    return create_optimizer_v2(groups, opt=config.name, lr=lr, weight_decay=0.0, **options)

@@ -124,7 +124,9 @@ def labelled_subset(source: ImageSource, per_class: int = 10, seed: int = 0) -> 
     short = {source.classes[c]: len(members) for c, members in by_class.items() if len(members) < per_class}
     if short:
         counts = ", ".join(f"{name}: {count}" for name, count in short.items())
-        raise DataError(f"{per_class} labelled images per class were asked for, but {source.name} has fewer in {counts}. Ask for fewer or add images.")
+        raise DataError(
+            f"{per_class} labelled images per class were asked for, but {source.name} has fewer in {counts}. Ask for fewer or add images."
+        )
     generator = torch.Generator().manual_seed(seed)
     chosen = [members[i] for members in by_class.values() for i in torch.randperm(len(members), generator=generator)[:per_class].tolist()]
     return source.take(sorted(chosen))

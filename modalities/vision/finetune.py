@@ -23,6 +23,7 @@ from modalities.vision.models.vit import ViTClassifier
 from modalities.vision.objectives.classification import Classification, ClassificationConfig
 from modalities.vision.pictures import contact_sheet
 from modalities.vision.recipes import _spread, preprocess_for
+from trainer.config import replace, to_dict
 from trainer.errors import ConfigError, ModelError
 from trainer.optim import OptimConfig
 from trainer.recipe import TrainConfig
@@ -116,6 +117,27 @@ def default_recipe(model: str, head: str = "linear", data: str = "") -> Finetune
     optim = OptimConfig(base_lr=base_lr, betas=(0.9, 0.999), weight_decay=0.05, layer_decay=layer_decay)
     train = TrainConfig(batch_size=256, epochs=epochs, optim=optim, schedule=ScheduleConfig(warmup=5 / epochs, floor=1e-6 / base_lr))
     return FinetuneRecipe(**shared, drop_path=drop_path, train=train)
+
+
+def digits_recipe(model: str, data: ImageDataConfig, per_class: int, seed: int, scratch: bool = False) -> FinetuneRecipe:
+    """The demo's fine-tuning on few labelled digits; the same budget and settings from scratch."""
+    return FinetuneRecipe(
+        recipe="vision/finetune-digits",
+        model=model,
+        scratch=scratch,
+        drop_path=0.0,
+        objective=ClassificationConfig(mixup=0.0, cutmix=0.0, label_smoothing=0.1),
+        data=replace(data, {"per_class": per_class, "subset_seed": seed, "finetune": to_dict(replace(FinetuneAugment.none(), {"shift": 2}))}),
+        train=TrainConfig(
+            batch_size=100,
+            steps=600,
+            seed=seed,
+            log_every=50,
+            pictures=1,
+            optim=OptimConfig(lr=3e-3, betas=(0.9, 0.999), weight_decay=0.05),
+            schedule=ScheduleConfig(warmup=0.1),
+        ),
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:

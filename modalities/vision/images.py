@@ -67,7 +67,7 @@ def read_image(source: str | os.PathLike | Image.Image, channels: int) -> Pictur
     try:
         if isinstance(source, Image.Image):
             return _flatten(source, channels, str(path))
-        with Image.open(path, formats=[*FORMATS, "MPO"]) as image:  # MPO: what many phones write as .jpg
+        with Image.open(path, formats=list(FORMATS)) as image:
             return _flatten(image, channels, str(path))
     except FileNotFoundError as error:
         raise DataError(f"There is no file {path}.") from error
@@ -82,7 +82,7 @@ def read_image(source: str | os.PathLike | Image.Image, channels: int) -> Pictur
         raise DataError(f"{path} may not be read: change its permissions.") from error
     except IsADirectoryError as error:
         raise DataError(f"{path} is a folder; expected an image file.") from error
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, MemoryError) as error:  # what Pillow raises on damage
+    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow raises on damage
         raise DataError(f"{path} is a truncated or damaged image ({error}). Fetch it again or remove it.") from error
 
 

@@ -91,13 +91,18 @@ def recognise(keys: Iterable[str], config: Fields | None) -> str | None:
     keys, config = set(keys), config or {}
     kind = config.get("model_type")
     if kind == "vit_mae" or (kind is None and {"vit.embeddings.cls_token", "decoder.mask_token"} <= keys):
-        if any(".q_proj." in k for k in keys):
-            return "transformers-memory"
-        return "transformers-5" if any(k.startswith("decoder.decoder_encoder.") for k in keys) else "transformers"
+        return _spelling(keys)
     flat = {"pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight"} <= keys
     if kind is None and flat and "architecture" in config:
         return "timm" if str(config["architecture"]).startswith("vit_") else None
     return "official" if kind is None and flat else None
+
+
+def _spelling(keys: Iterable[str]) -> str:
+    """Which of transformers' three spellings these names are in."""
+    if any(".q_proj." in k for k in keys):
+        return "transformers-memory"
+    return "transformers-5" if any(k.startswith("decoder.decoder_encoder.") for k in keys) else "transformers"
 
 
 def build(state: State, config: Fields | None, layout: str, where: str) -> Model:
@@ -118,17 +123,19 @@ def build(state: State, config: Fields | None, layout: str, where: str) -> Model
 def from_layout(state: State, config: Fields | None, layout: str, where: str = "the checkpoint") -> tuple[str, Fields, Fields, State]:
     """(system, config fields, objective fields, state in our names) of a checkpoint.
 
-    `config` is what came with it: config.json of transformers or timm, or the arguments of the official class.
-    What it does not say is read from the shapes; heads that it does not say are those of the published model of
-    that width. A file without decoder becomes a "vision/mae-vit" (an encoder alone: no head, and its feature is
-    the normed class token, as in timm). Raises CheckpointError that lists missing, unknown and mis-shaped
-    tensors in the file's own names, or asks for what no shape can tell.
+    Any of transformers' three spellings is read under any of its three layout names. `config` is what came with
+    the file: config.json of transformers or timm, or the arguments of the official class. What it does not say
+    is read from the shapes; heads that it does not say are those of the published model of that width. A file
+    without decoder becomes a "vision/mae-vit" (an encoder alone: no head, and its feature is the normed class
+    token, as in timm). Raises CheckpointError that lists missing, unknown and mis-shaped tensors in the file's
+    own names, or asks for what no shape can tell.
     """
     if layout not in LAYOUTS:
         raise CheckpointError(f"{where}: unknown layout {layout!r}. Expected one of: {', '.join(LAYOUTS)}.")
     config = {k: v for k, v in (config or {}).items() if v is not None}
     bare = layout in TRANSFORMERS and not any(k.startswith("vit.") for k in state)  # an encoder saved on its own
     state = {f"vit.{k}": v for k, v in state.items()} if bare else state
+    layout = _spelling(state) if layout in TRANSFORMERS else layout
     has_decoder = any(names_in(n, layout)[0] in state for n in ("mask_token", "decoder_pos_embed", "decoder_embed.weight", "decoder_pred.weight"))
     fields = _fields_of_shapes(state, layout, where, has_decoder)
     stated = _transformers_fields(config, fields, where) if layout in TRANSFORMERS else _official_fields(config, where)
@@ -309,7 +316,7 @@ def _head_fields(state: State, config: Fields, where: str) -> Fields:
     return {
         "pool": "avg" if pool in (True, "avg") else "token",
         "head": "probe" if probe else "linear",
-        "num_classes": 0 if head is None else head.shape[0],
+        "num_classes": config.get("num_classes", 0 if head is None else head.shape[0]),
     }
 
 

@@ -28,6 +28,8 @@ PARTS = (TRAIN_FOLDER, *TEST_FOLDERS)
 class ImageSource:
     """What all sets of pictures share. A subclass gives `name`, `__len__`, `item`, `take` and `describe`."""
 
+    name: str
+    """What the set is called in logs and cards."""
     in_memory = False
     preprocess: ImagePreprocess
     classes: tuple[str, ...] = ()
@@ -114,13 +116,15 @@ class ImageArray(ImageSource):
         about: dict[str, Any] | None = None,
     ) -> None:
         images = images[:, None] if images.ndim == 3 else images
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
             raise DataError(
                 f"Images in memory must be uint8 of shape (N, H, W) or (N, C, H, W) with 1 or 3 channels, "
                 f"found {images.dtype} of shape {tuple(images.shape)}."
             )
         if labels is not None and (labels.shape != images.shape[:1] or not 0 <= int(labels.min()) <= int(labels.max()) < len(classes)):
-            raise DataError(f"Expected {len(images)} labels in 0..{len(classes) - 1}, found {tuple(labels.shape)}: {labels.unique().tolist()[:20]}.")
+            raise DataError(
+                f"Expected {len(images)} labels in 0..{len(classes) - 1}, found {tuple(labels.shape)}: {labels.unique().tolist()[:20]}."
+            )
         self.preprocess, self.name, self.about = preprocess, name, about or {}
         self.classes = tuple(classes) if labels is not None else ()
         self.labels = labels

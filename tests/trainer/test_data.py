@@ -1,0 +1,98 @@
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from trainer.data import StepBatches, batches, epoch_order, ordered_batches, seeded
+from trainer.errors import DataError
+
+
+class Noisy:
+    """Samples whose content is random: index, and a draw from each generator."""
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, index):
+        if index == 99:
+            raise DataError("bad file 99")
+        return {"id": torch.tensor(index), "noise": torch.tensor([torch.rand(()).item(), np.random.rand(), random.random()])}
+
+
+class Broken(Noisy):
+    def __getitem__(self, index):
+        raise DataError("picture.png is text")
+
+
+def collect(**changes):
+    options = dict(source=Noisy(), batch_size=4, seed=3, first=0, steps=7, workers=0) | changes
+    return list(batches(**options))
+
+
+def test_each_epoch_holds_every_sample_once():
+    ids = torch.cat([b["id"] for b in collect(steps=5)]).tolist()
+    assert sorted(ids[:10]) == sorted(ids[10:]) == list(range(10)) and ids[:10] != ids[10:]
+
+
+def test_a_pure_function_of_seed_and_step():
+    whole = collect()
+    for first in (1, 3, 6):
+        for workers in (0, 2):
+            part = collect(first=first, workers=workers)
+            assert len(part) == 7 - first
+            for a, b in zip(whole[first:], part):
+                assert a["id"].equal(b["id"]) and a["noise"].equal(b["noise"])
+    assert not collect(seed=4)[0]["noise"].equal(whole[0]["noise"])
+
+
+def test_augmentation_differs_between_epochs():
+    noise = {}
+    for batch in collect(steps=5):
+        for index, row in zip(batch["id"].tolist(), batch["noise"]):
+            noise.setdefault(index, []).append(row)
+    assert all(not a.equal(b) for a, b in noise.values())
+
+
+def test_ranks_share_the_global_batch():
+    whole = [p for b in StepBatches(10, 4, 0, 0, 3) for p in b]
+    ranks = [list(StepBatches(10, 4, 0, 0, 3, rank, 2)) for rank in (0, 1)]
+    assert sorted(p for r in ranks for b in r for p in b) == sorted(whole) and all(len(b) == 2 for r in ranks for b in r)
+
+
+def test_generators_outside_are_untouched():
+    torch.manual_seed(0), np.random.seed(0), random.seed(0)
+    expected = torch.rand(1).item(), np.random.rand(), random.random()
+    torch.manual_seed(0), np.random.seed(0), random.seed(0)
+    collect()
+    assert (torch.rand(1).item(), np.random.rand(), random.random()) == expected
+    with seeded(1, 2):
+        first = torch.rand(1)
+    with seeded(1, 2):
+        assert torch.rand(1).equal(first)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_errors_keep_their_message(workers):
+    with pytest.raises(DataError, match="^picture.png is text$"):
+        collect(source=Broken(), workers=workers)
+
+
+def test_empty_source():
+    class Empty(Noisy):
+        def __len__(self):
+            return 0
+
+    with pytest.raises(DataError, match="empty"):
+        collect(source=Empty())
+
+
+def test_fetch_is_used_and_order_is_a_shuffle():
+    class Fast(Noisy):
+        def fetch(self, indices):
+            return {"id": torch.tensor(indices)}
+
+    assert [b["id"].tolist() for b in collect(source=Fast())] == [b["id"].tolist() for b in collect()]
+    assert sorted(epoch_order(10, 0, 0)) == list(range(10))
+    assert [len(b["id"]) for b in ordered_batches(Fast(), 4)] == [4, 4, 2]
+    assert torch.cat([b["id"] for b in ordered_batches(Noisy(), 4)]).tolist() == list(range(10))

@@ -1,0 +1,69 @@
+import math
+
+import pytest
+from torch import nn
+
+from trainer.errors import ConfigError
+from trainer.optim import OptimConfig, build_optimizer, parameter_groups
+from trainer.schedule import ScheduleConfig
+
+
+class Deep(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.block, self.head = nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2)
+        self.frozen = nn.Parameter(self.head.weight.detach().clone(), requires_grad=False)
+
+    def no_weight_decay(self):
+        return {"embed.weight"}
+
+    def layer_ids(self):
+        return {n: {"embed": 0, "block": 1, "head": 2, "frozen": 0}[n.split(".")[0]] for n, _ in self.named_parameters()}
+
+
+def table(module, *rest):
+    return {n: (g["lr_scale"], g["weight_decay"]) for g in parameter_groups(module, *rest) for n in g["names"]}
+
+
+def test_decay_by_rule_also_inside_a_wrapper():
+    expected = {"embed.weight": 0.0, "embed.bias": 0.0, "block.weight": 0.1, "block.bias": 0.0, "head.weight": 0.1, "head.bias": 0.0}
+    assert {n: d for n, (_, d) in table(Deep(), 0.1).items()} == expected
+    wrapper = nn.ModuleDict({"model": Deep()})
+    assert {n.removeprefix("model."): d for n, (_, d) in table(wrapper, 0.1).items()} == expected
+
+
+def test_layer_decay():
+    scales = {n: s for n, (s, _) in table(Deep(), 0.1, 0.5).items()}
+    assert scales["embed.weight"] == 0.25 and scales["block.bias"] == 0.5 and scales["head.weight"] == 1.0
+    with pytest.raises(ConfigError, match="layer_decay"):
+        parameter_groups(nn.Linear(2, 2), 0.1, 0.5)
+
+
+def test_linear_scaling_rule():
+    assert OptimConfig(base_lr=1.5e-4).peak_lr(4096) == pytest.approx(2.4e-3)
+    assert OptimConfig(lr=1e-3).peak_lr(4096) == 1e-3
+
+
+def test_optimizers_of_timm():
+    groups = parameter_groups(Deep(), 0.1)
+    optimizer = build_optimizer(groups, OptimConfig(), 1e-3)
+    assert type(optimizer).__name__ == "AdamW" and optimizer.param_groups[0]["betas"] == (0.9, 0.95)
+    assert {g["weight_decay"] for g in optimizer.param_groups} == {0.0, 0.1}
+    assert type(build_optimizer(parameter_groups(Deep(), 0.0), OptimConfig(name="lars", betas=None), 0.1)).__name__ == "Lars"
+    with pytest.raises(ConfigError, match="Did you mean 'adam"):
+        build_optimizer(groups, OptimConfig(name="adamv"), 1e-3)
+    with pytest.raises(ConfigError, match="optim.betas"):
+        build_optimizer(parameter_groups(Deep(), 0.0), OptimConfig(name="lars"), 0.1)
+
+
+def test_warmup_and_cosine_follow_mae():
+    """Against the rule of the specification, per iteration in fractional epochs."""
+    epochs, warmup, per_epoch, peak, low = 100, 5, 20, 1e-3, 1e-6
+    config = ScheduleConfig(warmup=warmup / epochs, floor=low / peak)
+    for step in (0, 1, 50, 99, 100, 101, 1000, 1999):
+        epoch = step / per_epoch
+        expected = peak * epoch / warmup if epoch < warmup else low + (peak - low) * 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / (epochs - warmup)))
+        assert peak * config.factor(step, epochs * per_epoch) == pytest.approx(expected, rel=1e-9)
+    assert ScheduleConfig(warmup=0.0).factor(0, 10) == 1.0
+    with pytest.raises(ConfigError):
+        ScheduleConfig(warmup=1.0)

@@ -1,0 +1,262 @@
+import os
+import signal
+
+import pytest
+import torch
+from torch import nn
+
+from trainer.callback import Callback
+from trainer.checkpoint import decode, encode, list_checkpoints, load_newest, save_checkpoint
+from trainer.errors import CheckpointError, ConfigError, Interrupted, TrainingError
+from trainer.logs import MetricsFile, Pictures, TensorBoard, read_lines
+from trainer.objective import Losses, Objective
+from trainer.optim import OptimConfig
+from trainer.recipe import Recipe, TrainConfig, difference, read_recipe
+from trainer.trainer import Trainer
+
+CONFIG = TrainConfig(batch_size=16, steps=30, log_every=3, save_every=10, pictures=2, optim=OptimConfig(lr=1e-2, clip_norm=1.0))
+
+
+class Line:
+    """y = index / 50 from a noisy x."""
+
+    def __len__(self):
+        return 50
+
+    def __getitem__(self, index):
+        return {"x": torch.randn(4) + index / 50, "y": torch.tensor(index / 50)}
+
+
+class Fit(Objective):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(4, 16), nn.Dropout(0.2), nn.Linear(16, 1))
+
+    def forward(self, batch):
+        loss = (self.net(batch["x"])[:, 0] - batch["y"]).square().mean()
+        return Losses(loss, {"rmse": loss.detach().sqrt()})
+
+    def export(self):
+        return self.net
+
+
+class SignalAt(Callback):
+    def __init__(self, step, number=signal.SIGINT):
+        self.at, self.number = step, number
+
+    def after_step(self, trainer):
+        if trainer.step == self.at:
+            os.kill(os.getpid(), self.number)
+
+
+def fit(folder, *callbacks, resume=False, config=CONFIG, objective=None):
+    torch.manual_seed(0)
+    folder.mkdir(exist_ok=True)
+    objective = objective or Fit()
+    trainer = Trainer(objective, Line(), config, folder, [MetricsFile(), *callbacks])
+    trainer.fit(resume=resume)
+    return trainer
+
+
+def lines(folder):
+    return [{k: v for k, v in line.items() if "second" not in k} for line in read_lines(folder / "metrics.jsonl")]
+
+
+def weights(trainer):
+    return trainer.objective.state_dict()
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(a[k].equal(b[k]) for k in a)
+
+
+def test_same_seed_same_losses_to_the_last_bit(tmp_path):
+    first, second = fit(tmp_path / "a"), fit(tmp_path / "b")
+    assert lines(tmp_path / "a") == lines(tmp_path / "b") and same(weights(first), weights(second))
+    logged = lines(tmp_path / "a")
+    assert [line["step"] for line in logged] == list(range(3, 31, 3)) and logged[-1]["loss"] < logged[0]["loss"]
+    assert set(logged[0]) == {"step", "samples", "loss", "rmse", "grad_norm", "lr"}
+
+
+@pytest.mark.parametrize("stop", [1, 14, 29])  # in the warm-up, between two log lines, before the last step
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_resumes_exactly(tmp_path, stop, number):
+    whole = fit(tmp_path / "whole")
+    with pytest.raises(Interrupted, match=f"step {stop} of 30"):
+        fit(tmp_path / "cut", SignalAt(stop, number))
+    cut = fit(tmp_path / "cut", resume=True)
+    assert same(weights(whole), weights(cut)) and lines(tmp_path / "whole") == lines(tmp_path / "cut")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_resume_after_a_crash_between_checkpoints(tmp_path):
+    class Crash(Callback):
+        def after_step(self, trainer):
+            if trainer.step == 17:
+                raise RuntimeError("power cut")
+
+    whole = fit(tmp_path / "whole")
+    with pytest.raises(RuntimeError):
+        fit(tmp_path / "cut", Crash())
+    (tmp_path / "cut" / "checkpoints" / ".tmp-step-00000020-ab").mkdir()  # as kill -9 inside a save leaves it
+    cut = fit(tmp_path / "cut", resume=True)
+    assert same(weights(whole), weights(cut)) and lines(tmp_path / "whole") == lines(tmp_path / "cut")
+    assert sorted(p.name for p in (tmp_path / "cut" / "checkpoints").iterdir()) == ["step-00000020", "step-00000030"]
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog):
+    whole = fit(tmp_path / "a")
+    newest = tmp_path / "a" / "checkpoints" / "step-00000030" / "state.safetensors"
+    content = bytearray(newest.read_bytes())
+    content[-1] ^= 1
+    newest.write_bytes(content)
+    again = fit(tmp_path / "a", resume=True)
+    assert "damaged" in caplog.text and same(weights(whole), weights(again))
+    for path in list_checkpoints(tmp_path / "a" / "checkpoints"):
+        (path / "state.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="No checkpoint"):
+        fit(tmp_path / "a", resume=True)
+
+
+def test_checkpoint_of_another_model(tmp_path):
+    fit(tmp_path / "a")
+    other = Fit()
+    other.net[0] = nn.Linear(4, 8)
+    with pytest.raises(CheckpointError, match="another model"):
+        fit(tmp_path / "a", resume=True, objective=other)
+
+
+def test_nan_stops_with_a_diagnosis_and_keeps_the_good_checkpoint(tmp_path):
+    class Poison(Callback):
+        def losses(self, trainer, batch, losses):
+            return Losses(losses.loss * float("nan"), {}) if trainer.step >= 20 else losses
+
+    with pytest.raises(TrainingError, match=r"loss.*NaN.*learning rate"):
+        fit(tmp_path / "a", Poison())
+    path, state = load_newest(tmp_path / "a" / "checkpoints")
+    assert path.name == "step-00000020" and state["objective"]["net.0.weight"].isfinite().all()
+    with pytest.raises(CheckpointError, match="NaN"):
+        save_checkpoint(tmp_path / "a" / "checkpoints", 21, {"objective": {"w": torch.tensor(float("nan"))}}, 2)
+
+
+def test_full_disk_during_a_save_keeps_the_last_checkpoint(tmp_path, full_disk):
+    class Fill(Callback):
+        def after_step(self, trainer):
+            if trainer.step == 15:
+                full_disk(3000)
+
+    with pytest.raises(CheckpointError, match="Cannot write"):
+        fit(tmp_path / "a", Fill())
+    full_disk(10**9)
+    assert [p.name for p in (tmp_path / "a" / "checkpoints").iterdir()] == ["step-00000010"]
+    whole, cut = fit(tmp_path / "whole"), fit(tmp_path / "a", resume=True)
+    assert same(weights(whole), weights(cut))
+
+
+def test_every_hook_is_called_at_its_place(tmp_path):
+    seen = []
+
+    class All(Callback):
+        def prepare_model(self, trainer):
+            seen.append("prepare_model")
+
+        def parameter_groups(self, trainer, groups):
+            seen.append("parameter_groups")
+            return groups
+
+        def make_optimizer(self, trainer, optimizer):
+            seen.append("make_optimizer")
+            return optimizer
+
+        def start(self, trainer):
+            seen.append("start")
+
+        def lr(self, trainer, lr):
+            seen.append("lr")
+            return 0.0
+
+        def batch(self, trainer, batch):
+            seen.append("batch")
+            return batch
+
+        def losses(self, trainer, batch, losses):
+            seen.append("losses")
+            return losses
+
+        def after_backward(self, trainer):
+            seen.append("after_backward")
+
+        def after_step(self, trainer):
+            seen.append("after_step")
+
+        def log(self, trainer, metrics):
+            seen.append("log")
+
+        def end_of_phase(self, trainer):
+            seen.append("end_of_phase")
+
+        def close(self, trainer):
+            seen.append("close")
+
+        def state_dict(self):
+            return {"tensor": torch.ones(2), "list": [1, "a"]}
+
+        def load_state_dict(self, state):
+            assert state["tensor"].equal(torch.ones(2)) and state["list"] == [1, "a"]
+            seen.append("load_state_dict")
+
+    config = TrainConfig(batch_size=4, steps=1, log_every=1, pictures=0, optim=OptimConfig(lr=1.0, weight_decay=0.0))
+    before = Fit()
+    initial = {k: v.clone() for k, v in before.state_dict().items()}
+    trainer = fit(tmp_path / "a", All(), config=config, objective=before)
+    assert seen == ["prepare_model", "parameter_groups", "make_optimizer", "start", "batch", "lr", "losses", "after_backward", "after_step", "log", "end_of_phase", "close"]
+    assert same(initial, weights(trainer))  # the hook set the learning rate to 0
+    seen.clear()
+    fit(tmp_path / "a", All(), config=config, resume=True)
+    assert "load_state_dict" in seen and "batch" not in seen
+
+
+def test_pictures_and_tensorboard(tmp_path):
+    def draw(path, title):
+        import matplotlib.image
+        import numpy as np
+
+        matplotlib.image.imsave(path, np.zeros((4, 4, 3)))
+
+    board = TensorBoard()
+    fit(tmp_path / "a", board, Pictures(draw, board))
+    assert [p.name for p in sorted((tmp_path / "a" / "pictures").iterdir())] == ["step-00000015.png", "step-00000030.png"]
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "a" / "tensorboard")).Reload()
+    assert len(events.Scalars("loss")) == 10 and len(events.Images("pictures")) == 2
+
+
+def test_state_codec():
+    import random
+
+    import numpy as np
+
+    tree = {"a": torch.ones(2), 1: (None, [2.5, "x"]), "n": np.random.get_state(), "p": random.getstate(), "t": True}
+    tensors = {}
+    encoded = encode(tree, "", tensors)
+    back = decode(__import__("json").loads(__import__("json").dumps(encoded)), tensors)
+    assert back[1] == (None, [2.5, "x"]) and back["p"] == random.getstate() and back["t"] is True
+    np.random.set_state(back["n"])
+    assert (back["n"][1] == tree["n"][1]).all() and back["n"][1].dtype == np.uint32
+    with pytest.raises(CheckpointError, match="plain values"):
+        encode({"f": object()}, "", {})
+
+
+def test_train_config(tmp_path):
+    assert TrainConfig(steps=7).total_steps(100) == 7 and TrainConfig(batch_size=32, epochs=3).total_steps(100) == 10
+    for wrong in ({"steps": 1, "epochs": 1.0}, {}):
+        with pytest.raises(ConfigError, match="either"):
+            TrainConfig(**wrong).total_steps(10)
+    for wrong in ({"batch_size": 0}, {"steps": -1}, {"workers": -1}):
+        with pytest.raises(ConfigError):
+            TrainConfig(**wrong)
+    recipe = Recipe("x", CONFIG)
+    recipe.save(tmp_path / "r.yaml")
+    assert read_recipe(tmp_path / "r.yaml", Recipe()) == recipe
+    assert difference(recipe, Recipe("x", TrainConfig(batch_size=16, steps=31, log_every=3, save_every=10, pictures=2, optim=CONFIG.optim))) == ["train.steps: 30 -> 31"]

@@ -1,0 +1,184 @@
+"""`zoo demo vision`: the whole way once, on real handwritten digits, in a few minutes on two cores.
+
+Pre-train a masked auto-encoder without labels; with 10 labels per class, fine-tune it and, with the same
+budget, the same network from scratch; probe frozen features before and after pre-training; compare with raw
+pixels; publish with a card; load what was published in a new process and predict one image.
+"""
+
+import logging
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from modalities import registry
+from modalities.common import pretrained
+from modalities.common.evaluation import features, linear_probe, nearest_neighbours
+from modalities.common.model import Model
+from modalities.common.reconstruction import MaskedReconstruction
+from modalities.common.run import command, run
+from modalities.vision.data import ImageDataConfig
+from modalities.vision.finetune import digits_recipe
+from modalities.vision.objectives.mae import MAEObjectiveConfig
+from modalities.vision.recipes import draw_reconstructions
+from trainer.config import replace
+from trainer.data import seeded
+from trainer.errors import ConfigError, ZooError
+from trainer.files import read_json, write_json
+from zoo.cards import write_card
+from zoo.publishing import publish
+
+log = logging.getLogger("zoo")
+
+RECIPE = "vision/mae-tiny-digits"
+PER_CLASS = 10
+SEEDS = (0, 1, 2)
+PARTS = ("pretrain", "finetune", "published")
+
+Values = dict[str, dict[str, list[float]]]
+
+
+def run_demo(folder: Path) -> dict[str, Any]:
+    """Run everything into `folder` (an earlier demo there is replaced) and return the results."""
+    began = time.perf_counter()
+    _prepare(folder)
+    recipe = registry.find_recipe(RECIPE)
+    log.info("1. Pre-training without labels")
+    export = run(recipe, folder / "pretrain", card=write_card)
+    model = pretrained.load(export)
+    values: Values = {k: {} for k in ("probe", "knn", "finetune", "pixels")}
+    log.info("2. Frozen features and raw pixels, %d labels per class, %d seeds", PER_CLASS, len(SEEDS))
+    for seed in SEEDS:
+        _measure_frozen(model, replace(recipe.data, {"per_class": PER_CLASS, "subset_seed": seed}), seed, values)
+    log.info("3. Fine-tuning and training from scratch, the same budget")
+    for seed in SEEDS:
+        for start in ("pretrained", "scratch"):
+            finetune = digits_recipe(str(export), recipe.data, PER_CLASS, seed, scratch=start == "scratch")
+            place = folder / "finetune" / f"{start}-{seed}"
+            run(finetune, place, card=write_card)
+            values["finetune"].setdefault(start, []).append(read_json(place / "record.json")["evaluations"][0]["value"])
+    log.info("4. Publishing, and loading back in a new process")
+    test = recipe.data.build_labelled(model.preprocess)[1]
+    _record_evaluations(folder / "pretrain", values, test)
+    _draw(model, test, folder / "reconstructions.png")
+    publish(folder / "pretrain", to=folder / "published" / "mae-tiny-digits")
+    classifier = publish(folder / "finetune" / "pretrained-0", to=folder / "published" / "classifier")
+    said = _predict_elsewhere(classifier, test, folder / "test-digit.png")
+    seconds = time.perf_counter() - began
+    results = {
+        kind: {name: {"mean": round(mean(found), 2), "values": found} for name, found in rows.items()} for kind, rows in values.items()
+    }
+    results["seconds"] = round(seconds, 1)
+    write_json(folder / "results.json", results)
+    _show(results, said, folder)
+    return results
+
+
+def _prepare(folder: Path) -> None:
+    """Make room: remove an earlier demo, and nothing else."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file. Choose a folder with --to.")
+    known = {*PARTS, "results.json", "reconstructions.png", "test-digit.png"}
+    strange = [p.name for p in folder.iterdir() if p.name not in known] if folder.exists() else []
+    if strange:
+        raise ConfigError(f"{folder} holds other things than an earlier demo ({', '.join(sorted(strange)[:5])}). Choose another folder with --to.")
+    for part in PARTS:
+        shutil.rmtree(folder / part, ignore_errors=True)
+
+
+def _measure_frozen(model: Model, data: ImageDataConfig, seed: int, values: Values) -> None:
+    """Probe and 5-NN on features of the pre-trained and of a random network, and on pixels."""
+    train, test = data.build_labelled(model.preprocess)
+    torch.manual_seed(seed)
+    networks = {"pretrained": model, "scratch": type(model)(model.config)}
+    for name, network in networks.items():
+        known, asked = features(network, train), features(network, test)
+        values["probe"].setdefault(name, []).append(round(linear_probe(known, asked), 2))
+        values["knn"].setdefault(name, []).append(round(nearest_neighbours(known, asked), 2))
+    known, asked = _pixels(train), _pixels(test)
+    values["pixels"].setdefault("logistic", []).append(round(linear_probe(known, asked), 2))
+    values["pixels"].setdefault("knn", []).append(round(nearest_neighbours(known, asked), 2))
+
+
+def _pixels(source: Any) -> tuple[np.ndarray, np.ndarray]:
+    batch = source.fetch(list(range(len(source))))
+    return batch["image"].flatten(1).numpy(), batch["label"].numpy()
+
+
+def _record_evaluations(run_folder: Path, values: Values, test: Any) -> None:
+    """Put the measured results into the record of the pre-training run, for its card."""
+    rows = {
+        "fine-tuned": values["finetune"]["pretrained"],
+        "same network and budget from scratch": values["finetune"]["scratch"],
+        "linear probe on frozen features": values["probe"]["pretrained"],
+        "5-NN on frozen features": values["knn"]["pretrained"],
+        "logistic regression on raw pixels": values["pixels"]["logistic"],
+        "5-NN on raw pixels": values["pixels"]["knn"],
+    }
+    record = read_json(run_folder / "record.json")
+    record["evaluations"] = [
+        {
+            "task": "image-classification", "data": test.name, "split": "test", "samples": len(test), "metric": "accuracy",
+            "detail": f"{what}, {PER_CLASS} labels per class, mean of {len(found)} seeds", "value": round(mean(found), 2), "command": command(),
+        }
+        for what, found in rows.items()
+    ]  # fmt: skip
+    write_json(run_folder / "record.json", record)
+
+
+def _draw(model: Model, test: Any, path: Path) -> None:
+    """Reconstructions of test images, which pre-training has not seen."""
+    images = test.fetch([i * len(test) // 8 for i in range(8)])["image"]
+    with seeded(0):
+        noise = torch.rand(len(images), model.patch_embed.length)
+    draw_reconstructions(MaskedReconstruction(model, MAEObjectiveConfig()), images, noise, path, "Test digits: three quarters hidden, then filled in")
+
+
+def _predict_elsewhere(classifier: Path, test: Any, path: Path) -> str:
+    """Write one test image as a file and let a new process load the published classifier and name it."""
+    Image.fromarray(test.images[0, 0].numpy()).save(path)
+    arguments = [sys.executable, "-m", "zoo.cli", "predict", str(classifier), str(path)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ZooError(f"The published model did not load in a new process: {done.stderr.strip()}")
+    return f"zoo predict {classifier} {path}\n  {done.stdout.strip()}\n  (the label is {test.classes[int(test.labels[0])]})"
+
+
+def _show(results: dict[str, Any], said: str, folder: Path) -> None:
+    """The table, and where everything lies."""
+    rows = [
+        ("fine-tuned, pre-trained", results["finetune"]["pretrained"]),
+        ("fine-tuned, from scratch", results["finetune"]["scratch"]),
+        ("linear probe, pre-trained features", results["probe"]["pretrained"]),
+        ("linear probe, random features", results["probe"]["scratch"]),
+        ("5-NN, pre-trained features", results["knn"]["pretrained"]),
+        ("5-NN, random features", results["knn"]["scratch"]),
+        ("logistic regression, raw pixels", results["pixels"]["logistic"]),
+        ("5-NN, raw pixels", results["pixels"]["knn"]),
+    ]
+    best = max(row["mean"] for _, row in rows)
+    table = Table(title=f"Cluttered digits, {PER_CLASS} labels per class: test accuracy in %")
+    for heading, justify in (("method", "left"), ("mean", "right"), (f"{len(SEEDS)} seeds", "right")):
+        table.add_column(heading, justify=justify)
+    for name, row in rows:
+        style = "bold" if row["mean"] == best else None
+        table.add_row(name, f"{row['mean']:.1f}", "  ".join(f"{v:.1f}" for v in row["values"]), style=style)
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(table)
+    console.print(said)
+    console.print(
+        f"\n{results['seconds']:.0f} s in all. Everything lies in {folder}:\n"
+        "  results.json           the figures of the table\n"
+        "  reconstructions.png    original | masked | reconstructed test digits\n"
+        "  pretrain/ finetune/    the runs: recipe, metrics.jsonl, tensorboard, pictures, checkpoints, export\n"
+        "  published/             what would be published: weights, config, preprocessing, card"
+    )
