@@ -26,9 +26,10 @@ class Source(Protocol):
     """Where samples come from: any map-style dataset whose samples are dicts of tensors.
 
     Randomness is drawn from the global generators (torch, numpy, random), which the loader seeds for each
-    sample. Optional attributes: `fetch(indices) -> Batch`, which gives a whole batch at once (for sets in
-    memory, without randomness); `in_memory`, true when samples cost too little to need worker processes;
-    `describe()`, facts about the data for logs and cards.
+    sample. Optional attributes: `fetch(indices, keys=None) -> Batch`, which gives a whole batch at once (for
+    sets in memory; what it changes at random it draws from `keys` by `draws`, and without keys nothing is
+    changed); `in_memory`, true when samples cost too little to need worker processes; `describe()`, facts
+    about the data for logs and cards.
     """
 
     def __len__(self) -> int: ...
@@ -69,6 +70,25 @@ def key(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
 
 
+def sample_keys(seed: int, pairs: list[tuple[int, int]]) -> np.ndarray:
+    """One random number for each (epoch, index), (B,) uint64: a hash, so that a batch costs no Python loop."""
+    epoch, index = np.asarray(pairs, dtype=np.uint64).T
+    return _hash(_hash(_hash(np.uint64(key(seed)) + np.zeros_like(epoch)) + epoch) + index)
+
+
+def draws(keys: np.ndarray, count: int) -> np.ndarray:
+    """`count` uniform numbers in [0, 1) for each key, (B, count) float64."""
+    return (_hash(keys[:, None] + np.arange(1, count + 1, dtype=np.uint64)) >> np.uint64(11)) * 2.0**-53
+
+
+def _hash(x: np.ndarray) -> np.ndarray:
+    """splitmix64 (Steele et al. 2014), which passes the usual tests of randomness."""
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
 @contextlib.contextmanager
 def seeded(*parts: int) -> Iterator[None]:
     """Seed torch (CPU), numpy and random by `parts` inside the block; outside they go on as if nothing was drawn."""
@@ -91,12 +111,11 @@ class _Fetcher(Dataset):
 
     def __init__(self, source: Source, seed: int) -> None:
         self.source, self.seed = source, seed
-        self.failure: str | None = None
 
     def __getitems__(self, pairs: list[tuple[int, int]]) -> Batch | ZooError:
         try:
             if hasattr(self.source, "fetch"):
-                return self.source.fetch([index for _, index in pairs])
+                return self.source.fetch([index for _, index in pairs], sample_keys(self.seed, pairs))
             samples = []
             for epoch, index in pairs:
                 with seeded(self.seed, epoch, index):

@@ -1,6 +1,9 @@
 """Reading and writing tensors: safetensors only, with an error that says what a bad file really is."""
 
+import contextlib
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import safetensors
@@ -38,14 +41,21 @@ def read_metadata(path: Path | str) -> dict[str, str]:
 def write_safetensors(tensors: dict[str, Tensor], path: Path | str, metadata: dict[str, str] | None = None) -> None:
     """Write tensors to one file. The caller provides atomicity (`trainer.files.atomic_folder`)."""
     contiguous = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    try:
+    with write_errors(path):
         save_file(contiguous, path, metadata={"format": "pt", **(metadata or {})})
+
+
+@contextlib.contextmanager
+def write_errors(path: Path | str) -> Iterator[None]:
+    """Turn what safetensors raises on a full disk (its own type, the reason only as text) into our CheckpointError."""
+    try:
+        yield
     except OSError as error:
         raise explain(error, path) from error
-    except safetensors.SafetensorError as error:  # the library wraps "no space left" in its own type
-        text = str(error)
-        code = next((int(t) for t in text.replace(")", " ").split() if t.isdigit()), None)
-        raise explain(OSError(code, text) if "os error" in text.lower() and code else OSError(text), path) from error
+    except safetensors.SafetensorError as error:
+        code = re.search(r"os error (\d+)", str(error))
+        reason = OSError(int(code[1]), str(error)) if code else OSError(str(error))
+        raise explain(reason, path) from error
 
 
 def what_is_wrong(path: Path) -> str:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from modalities.common.model import Model
 
 __version__ = "0.1.0"
-__all__ = ["ZooError", "create", "from_pretrained", "list_models"]
+__all__ = ["ZooError", "create", "from_pretrained", "list_models", "pretrain"]
 
 
 def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
@@ -45,3 +45,17 @@ def from_pretrained(name: str | Path) -> "Model":
     from modalities.common import pretrained
 
     return pretrained.load(name)
+
+
+def pretrain(recipe: str, to: str | Path, changes: dict[str, Any] | None = None, resume: bool = False) -> Path:
+    """Pre-train by a named recipe into the run folder `to`; returns the folder of the exported model.
+
+    `changes` replace fields by their dotted names: `{"data.path": "photos", "train.steps": 1000}`. `resume` goes
+    on with the run in `to`. The command line does the same: `zoo pretrain RECIPE --to FOLDER --data.path photos`.
+    """
+    from modalities import registry
+    from modalities.common.run import run
+    from trainer.config import replace
+    from zoo.cards import write_card
+
+    return run(replace(registry.find_recipe(recipe), changes or {}), to, resume, write_card)

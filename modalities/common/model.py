@@ -13,7 +13,7 @@ from trainer.config import from_dict, to_dict
 from trainer.errors import CheckpointError
 from trainer.files import atomic_folder, read_json, write_json, write_text
 from trainer.objective import Batch
-from trainer.weights import read_safetensors, require_finite
+from trainer.weights import read_safetensors, require_finite, write_errors
 
 FORMAT_VERSION = 1
 WEIGHTS = "model.safetensors"
@@ -71,7 +71,8 @@ class Model(nn.Module, PyTorchModelHubMixin, library_name="modality-zoo"):
             raise CheckpointError(f"{target} holds other files and no model. Choose an empty or new folder.")
         require_finite(self.state_dict(), type(self).__name__)
         with atomic_folder(target, replace=True) as folder:
-            save_torch_state_dict(self.state_dict(), folder, max_shard_size="5GB")
+            with write_errors(target):
+                save_torch_state_dict(self.state_dict(), folder, max_shard_size="5GB")
             write_json(
                 folder / "config.json",
                 {

@@ -77,4 +77,6 @@ class PatchEmbed(nn.Module):
                 f"The model takes inputs of shape (B, {self.in_chans}, {', '.join(map(str, self.input_size))}) "
                 f"(channels, then size), found {tuple(x.shape)}. Use the model's own `preprocess`, or build the model for this size."
             )
+        if not x.is_floating_point():
+            raise ModelError(f"The model takes floating point inputs, normalised as in training, found {x.dtype}. Use the model's own `preprocess`.")
         return self.proj(x).flatten(2).transpose(1, 2)

@@ -94,7 +94,8 @@ class ViTConfig:
             fitting = [n for n in range(1, d + 1) if d % n == 0]
             near = sorted(sorted(fitting, key=lambda n: abs(n - h))[:3])
             raise ConfigError(
-                f"{width}={d} cannot be split into {heads}={h} equal heads. Choose another {heads} (for instance {', '.join(map(str, near))}) or width."
+                f"{width}={d} cannot be split into {heads}={h} equal heads. "
+                f"Choose another {heads} (for instance {', '.join(map(str, near))}) or width."
             )
 
 

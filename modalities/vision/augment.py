@@ -4,6 +4,7 @@ An augmentation maps a raw picture to a normalised tensor (C, H, W), as `ImagePr
 evaluation. All randomness comes from the global generators (torch, numpy, random), which the loader seeds.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from timm.data import create_transform
 from timm.data.auto_augment import AugmentOp, posterize
 from torch import Tensor
 from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
 
 from modalities.vision.images import as_picture, to_eight_bit, to_tensor
 from modalities.vision.preprocess import ImagePreprocess
@@ -66,6 +68,9 @@ class FinetuneAugment:
     """Smallest and largest part of the area that a random crop takes. Null: the evaluation transform's crop."""
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Smallest and largest width / height of a random crop."""
+    one_draw: bool = False
+    """Draw the shape of a crop once and clip it to the picture (BYOL's rule, which MAE's linear probe uses), instead
+    of drawing up to ten times until it fits."""
     shift: int = 0
     """Move the picture by up to this many pixels each way, black where it came from (for tiny pictures, before the crop)."""
     flip: bool = True
@@ -94,6 +99,11 @@ class FinetuneAugment:
         """No change at all, for tiny grey pictures."""
         return cls(crop_scale=None, flip=False, auto_augment=None, erase_prob=0.0)
 
+    @classmethod
+    def probe(cls) -> "FinetuneAugment":
+        """What MAE's linear probe does: a one-draw crop and the mirror image (specification 1.5)."""
+        return cls(one_draw=True, auto_augment=None, erase_prob=0.0)
+
     def build(self, preprocess: ImagePreprocess) -> "FinetuneTransform | None":
         """The transform, or None when nothing is random. ConfigError when timm does not know auto_augment."""
         return FinetuneTransform(self, preprocess) if self != self.none() else None
@@ -103,14 +113,16 @@ class FinetuneTransform:
     """Raw picture -> (C, H, W): shift, then timm's crop, mirror, auto-augment, normalise, erase."""
 
     def __init__(self, config: FinetuneAugment, preprocess: ImagePreprocess) -> None:
-        self.preprocess, self.crops, self.shift = preprocess, config.crop_scale is not None, config.shift
+        self.preprocess, self.shift = preprocess, config.shift
         height, width = preprocess.size
+        self.one_draw = OneDrawCrop(config, preprocess) if config.one_draw and config.crop_scale else None
+        self.crops = config.crop_scale is not None and self.one_draw is None
         try:
             self.timm = create_transform(
                 (preprocess.channels, height, width),
                 is_training=True,
                 # a crop of the whole picture in its own shape changes nothing
-                scale=config.crop_scale or (1.0, 1.0),
+                scale=config.crop_scale if self.crops else (1.0, 1.0),
                 ratio=config.crop_ratio if self.crops else (width / height, width / height),
                 hflip=0.5 if config.flip else 0.0,
                 color_jitter=config.color_jitter,
@@ -131,13 +143,32 @@ class FinetuneTransform:
 
     def __call__(self, raw: Any) -> Tensor:
         picture = to_eight_bit(as_picture(raw, self.preprocess.channels))  # timm's operations are for 8 bits
-        if not self.crops:
+        if self.one_draw is not None:
+            picture = self.one_draw(picture)
+        elif not self.crops:
             picture = self.preprocess.fit(picture)
         if self.shift:
             dx, dy = (torch.randint(-self.shift, self.shift + 1, (2,))).tolist()
             width, height = picture.size
             picture = picture.crop((dx, dy, width + dx, height + dy))  # Pillow fills with black outside
         return self.timm(picture)
+
+
+class OneDrawCrop:
+    """Random resized crop whose area and shape are drawn once and clipped to the picture; then resized."""
+
+    def __init__(self, config: FinetuneAugment, preprocess: ImagePreprocess) -> None:
+        self.scale, self.size = config.crop_scale, preprocess.size
+        self.ratio = tuple(math.log(r) for r in config.crop_ratio)
+        self.interpolation = v2.InterpolationMode(preprocess.interpolation)
+
+    def __call__(self, picture: Any) -> Any:
+        width, height = picture.size
+        area = width * height * float(torch.empty(()).uniform_(*self.scale))
+        ratio = math.exp(float(torch.empty(()).uniform_(*self.ratio)))  # width / height
+        w, h = min(max(round((area * ratio) ** 0.5), 1), width), min(max(round((area / ratio) ** 0.5), 1), height)
+        top, left = (int(torch.randint(0, room + 1, ())) for room in (height - h, width - w))
+        return F.resized_crop(picture, top, left, h, w, self.size, self.interpolation, antialias=True)
 
 
 def _check_scale(scale: tuple[float, float] | None, where: str) -> None:

@@ -6,7 +6,7 @@ an index into the source's `classes`, when the set is labelled.
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,9 @@ class ImageDataConfig:
     def build_finetune(self, preprocess: ImagePreprocess) -> tuple[ImageSource, ImageSource]:
         """The labelled (training set, test set); the first augmented and, with `per_class`, cut down."""
         train, test = self.build_labelled(preprocess)
+        if isinstance(train, ImageArray) and self.finetune == replace(FinetuneAugment.none(), shift=self.finetune.shift):
+            train.shift = self.finetune.shift  # the array does it itself, a batch at a time
+            return train, test
         return _augmented(train, self.finetune.build(preprocess)), test
 
     def build_labelled(self, preprocess: ImagePreprocess, classes: Sequence[str] | None = None) -> tuple[ImageSource, ImageSource]:

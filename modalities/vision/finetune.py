@@ -102,7 +102,7 @@ def default_recipe(model: str, head: str = "linear", data: str = "") -> Finetune
     that it fits one device.
     """
     width = pretrained.load(model).config.embed_dim if model else 768
-    changes = FinetuneAugment()
+    changes = FinetuneAugment.probe() if head == "probe" else FinetuneAugment()
     if data in BUILT_IN:  # small grey digits: no mirror image, no colour operations
         changes = FinetuneAugment.none()
     shared = dict(recipe="vision/finetune", model=model, data=ImageDataConfig(path=data, finetune=changes))

@@ -88,6 +88,8 @@ _TRANSFORMERS_FIELDS = {
 
 def recognise(keys: Iterable[str], config: Fields | None) -> str | None:
     """The layout of a checkpoint by its tensor names and its config.json (None: it has none), or None when it is not ours to read."""
+    if config is not None and not isinstance(config, dict):
+        return None
     keys, config = set(keys), config or {}
     kind = config.get("model_type")
     if kind == "vit_mae" or (kind is None and {"vit.embeddings.cls_token", "decoder.mask_token"} <= keys):
@@ -106,11 +108,12 @@ def _spelling(keys: Iterable[str]) -> str:
 
 
 def build(state: State, config: Fields | None, layout: str, where: str) -> Model:
-    """The model of a foreign checkpoint, in evaluation mode, with its preprocessing."""
+    """The model of a foreign checkpoint, in evaluation mode and single precision, with its preprocessing."""
     from modalities.vision.preprocess import ImagePreprocess
 
     system, fields, _, ours = from_layout(state, config, layout, where)
     cls = SYSTEMS[system]
+    ours = {k: v.float() if v.is_floating_point() else v for k, v in ours.items()}
     model = cls.from_state(from_dict(cls.config_class, fields, where), ours, where)
     if model.config.in_chans in (1, 3):
         stated = (config or {}).get("pretrained_cfg", {}) if layout == "timm" else {}
@@ -249,7 +252,7 @@ def _fields_of_shapes(state: State, layout: str, where: str, has_decoder: bool) 
         return {f"{prefix}embed_dim": width, f"{prefix}depth": depth, f"{prefix}mlp_ratio": _ratio(hidden, width)}
 
     _, in_chans, *patch = shape("patch_embed.proj.weight", 4)
-    class_token = names_in("cls_token", layout)[0] in state
+    class_token = layout != "timm" or "cls_token" in state  # only timm has models without
     fields = {
         "patch_size": tuple(patch),
         "in_chans": in_chans,

@@ -10,11 +10,14 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from modalities.vision.images import EXTENSIONS, as_picture, to_tensor
 from modalities.vision.preprocess import ImagePreprocess
+from trainer.data import draws
 from trainer.errors import DataError
 from trainer.objective import Batch
 
@@ -131,6 +134,8 @@ class ImageArray(ImageSource):
         self.images = images
         self.ready: Tensor | None = None
         """What `fetch` reads, once it was called: pixels of the model's size, (N, C, H, W) uint8 or float in 0..1."""
+        self.shift = 0
+        """In training, move pictures by up to this many pixels each way, black where they came from."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -138,12 +143,16 @@ class ImageArray(ImageSource):
     def item(self, index: int) -> Tensor:
         return self.images[index]
 
-    def fetch(self, indices: list[int]) -> Batch:
-        """A whole batch at once, the same numbers as sample by sample."""
+    def fetch(self, indices: list[int], keys: np.ndarray | None = None) -> Batch:
+        """A whole batch at once; without `keys` (evaluation) the same numbers as sample by sample, never shifted."""
         if self.ready is None:
             self.ready = self._fit_all()
         chosen = _index(indices)
-        batch = {"image": self.preprocess.normalise(self.ready[chosen])}  # (B, C, H, W)
+        pixels = self.ready[chosen]  # (B, C, H, W)
+        if self.shift and keys is not None:
+            offsets = torch.from_numpy((draws(keys, 2) * (2 * self.shift + 1)).astype(np.int64))  # (B, 2) in 0..2*shift
+            pixels = _window(F.pad(pixels, (self.shift,) * 4), offsets, pixels.shape[2:])
+        batch = {"image": self.preprocess.normalise(pixels)}
         if self.labels is not None:
             batch["label"] = self.labels[chosen]
         return batch
@@ -187,6 +196,14 @@ class Augmented(ImageSource):
 
     def describe(self) -> dict[str, Any]:
         return self.source.describe()
+
+
+def _window(images: Tensor, offsets: Tensor, size: Sequence[int]) -> Tensor:
+    """Cut (B, C, *size) out of images (B, C, H, W), each at its own (row, column) offset (B, 2)."""
+    rows = offsets[:, :1] + torch.arange(size[0])  # (B, h)
+    columns = offsets[:, 1:] + torch.arange(size[1])  # (B, w)
+    samples = torch.arange(len(images))[:, None, None]
+    return images[samples, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def _index(indices: Sequence[int]) -> Tensor:

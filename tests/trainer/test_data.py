@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.data import StepBatches, batches, epoch_order, ordered_batches, seeded
+from trainer.data import StepBatches, batches, draws, epoch_order, ordered_batches, sample_keys, seeded
 from trainer.errors import DataError
 
 
@@ -89,10 +89,20 @@ def test_empty_source():
 
 def test_fetch_is_used_and_order_is_a_shuffle():
     class Fast(Noisy):
-        def fetch(self, indices):
+        def fetch(self, indices, keys=None):
+            assert keys is None or len(keys) == len(indices)
             return {"id": torch.tensor(indices)}
 
     assert [b["id"].tolist() for b in collect(source=Fast())] == [b["id"].tolist() for b in collect()]
     assert sorted(epoch_order(10, 0, 0)) == list(range(10))
     assert [len(b["id"]) for b in ordered_batches(Fast(), 4)] == [4, 4, 2]
     assert torch.cat([b["id"] for b in ordered_batches(Noisy(), 4)]).tolist() == list(range(10))
+
+
+def test_draws_are_uniform_and_keyed_by_sample():
+    pairs = [(e, i) for e in range(20) for i in range(500)]
+    numbers = draws(sample_keys(0, pairs), 3)
+    assert numbers.shape == (10000, 3) and 0 <= numbers.min() and numbers.max() < 1
+    assert abs(numbers.mean() - 0.5) < 0.01 and abs(numbers.var() - 1 / 12) < 0.002 and abs(np.corrcoef(numbers.T)[0, 1]) < 0.03
+    assert (draws(sample_keys(0, pairs[7:9]), 3) == numbers[7:9]).all()  # whatever else is in the batch
+    assert not (draws(sample_keys(1, pairs[7:9]), 3) == numbers[7:9]).any()

@@ -1,5 +1,6 @@
 import os
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from modalities.vision.data import ImageDataConfig, built_in, check_images, labe
 from modalities.vision.preprocess import ImagePreprocess
 from modalities.vision.sources import Augmented, ImageArray, ImageFolder
 from trainer.config import from_dict, to_dict
-from trainer.data import Source, batches, ordered_batches
+from trainer.data import Source, batches, ordered_batches, sample_keys
 from trainer.errors import ConfigError, DataError
 
 P = ImagePreprocess(size=(8, 8), crop_pct=1.0)
@@ -336,3 +337,25 @@ def test_config_mistakes(tmp_path, folder):
 def test_pixel_statistics():
     images = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1).expand(2, 8, 8)
     assert pixel_statistics(ImageArray(images, GREY)) == ((0.5,), (pytest.approx(0.502, abs=1e-3),))
+
+
+def test_shift_of_an_array_is_a_shift():
+    preprocess = ImagePreprocess(size=(8, 8), channels=1, mean=(0.0,), std=(1.0,), crop_pct=1.0)
+    data = ImageDataConfig(path="digits", finetune=replace(FinetuneAugment.none(), shift=2))
+    train, test = data.build_finetune(preprocess)
+    assert train.shift == 2 and test.shift == 0
+    still, moved = train.fetch([3, 3, 4])["image"], train.fetch([3, 3, 4], sample_keys(0, [(0, 3), (1, 3), (0, 4)]))["image"]
+    assert still[0].equal(still[1]) and still[0].equal(train[3]["image"])
+    for a, b in zip(still, moved):
+        padded = torch.nn.functional.pad(a, (2, 2, 2, 2))
+        assert any(b.equal(padded[:, y : y + 8, x : x + 8]) for y in range(5) for x in range(5))
+
+
+def test_one_draw_crop_covers_what_it_should():
+    transform = FinetuneAugment.probe().build(ImagePreprocess.default(16, 3))
+    torch.manual_seed(0)
+    picture = Image.fromarray((np.indices((40, 200)).sum(0)[..., None].repeat(3, 2) % 256).astype(np.uint8))
+    for _ in range(50):  # the clipping matters for long pictures
+        crop = transform.one_draw(picture)
+        assert crop.size == (16, 16)
+    assert transform(picture).shape == (3, 16, 16)

@@ -111,13 +111,17 @@ def test_timm_computes_the_same_features_from_our_encoder(changes):
         assert torch.equal(theirs(image), theirs.forward_features(image)[:, 0])
 
 
-def test_our_base_model_has_the_names_and_shapes_of_timm_vit_base():
+def test_timm_vit_base_takes_our_base_encoder():
     import timm
 
+    torch.manual_seed(0)
+    model = MAE(MAEConfig(decoder_depth=1)).eval()
     with torch.device("meta"):
-        ours = interop.to_timm(MAE(MAEConfig()))
-    theirs = timm.create_model("vit_base_patch16_224", num_classes=0).state_dict()
-    assert {k: v.shape for k, v in ours.items()} == {k: v.shape for k, v in theirs.items()}
+        theirs = timm.create_model("vit_base_patch16_224", num_classes=0).eval()
+    theirs.load_state_dict(interop.to_timm(model), strict=True, assign=True)
+    image = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        torch.testing.assert_close(theirs.forward_features(image), model.tokens({"image": image}), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("pool", ["avg", "token"])
@@ -152,6 +156,7 @@ def test_what_is_not_ours_is_not_recognised():
     state = small_mae().state_dict()
     assert interop.recognise(state.keys(), {"model_type": "vit"}) is None
     assert interop.recognise(state.keys(), {"architecture": "beit_base_patch16_224"}) is None
+    assert interop.recognise(state.keys(), ["a", "list"]) is None
     assert interop.recognise(["conv1.weight"], None) is None
     assert interop.recognise(["vit.embeddings.cls_token", "classifier.weight"], None) is None
 
@@ -161,7 +166,7 @@ def test_missing_extra_and_misshaped_tensors_are_all_listed(layout):
     model = small_mae()
     state = dict(interop.to_layout(model.state_dict(), layout))
     config = {"num_heads": 3, "decoder_num_heads": 2} if layout == "official" else interop.to_transformers(model)[1]
-    missing = [interop.names_in(n, layout)[0] for n in ("blocks.1.norm2.bias", "mask_token")]
+    missing = [interop.names_in(n, layout)[0] for n in ("blocks.1.norm2.bias", "mask_token", "cls_token")]
     for name in missing:
         del state[name]
     state["stranger"], state[interop.names_in("norm.bias", layout)[0]] = torch.zeros(1), torch.zeros(3)
@@ -169,7 +174,7 @@ def test_missing_extra_and_misshaped_tensors_are_all_listed(layout):
         interop.from_layout(state, config, layout, "some/folder")
     text = str(caught.value)
     assert text.startswith("some/folder does not fit")
-    assert f"missing in the file (2): {', '.join(sorted(missing))}" in text
+    assert f"missing in the file (3): {', '.join(sorted(missing))}" in text
     assert "not in the model (1): stranger" in text
     assert "other shape (1)" in text and "norm.bias (3,) instead of (24,)" in text
 
@@ -202,6 +207,13 @@ def test_broken_weights_are_refused():
         interop.from_layout({**state, "patch_embed.proj.weight": torch.zeros(24, 48)}, config, "official")
     with pytest.raises(CheckpointError, match="no square grid"):
         interop.from_layout({**state, "pos_embed": torch.zeros(1, 9, 24)}, config, "official")
+
+
+def test_weights_in_half_precision_become_single():
+    state = {k: v.half() for k, v in small_mae().state_dict().items()}
+    model = interop.build(state, {"num_heads": 3, "decoder_num_heads": 2}, "official", "here")
+    assert {p.dtype for p in model.parameters()} == {torch.float32} and model.preprocess.size == (16, 16)
+    assert model.embed({"image": torch.randn(1, 3, 16, 16)}).isfinite().all()
 
 
 def test_models_that_a_layout_cannot_hold():

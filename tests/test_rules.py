@@ -1,0 +1,79 @@
+"""Rules about the code base itself."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FLOORS = ("trainer", "modalities", "zoo", "tools")
+FILES = sorted(p for floor in FLOORS for p in (ROOT / floor).rglob("*.py"))
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} uses a relative import"
+            yield node.module
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"\w+(\.\w+)+:\w+", node.value):
+            yield node.value.partition(":")[0]  # imported by name, as in the registry
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_down(path):
+    floor = FLOORS.index(path.relative_to(ROOT).parts[0])
+    for name in imported(path):
+        parts = name.split(".")
+        if parts[0] in FLOORS:
+            assert FLOORS.index(parts[0]) <= floor, f"{path} imports {name}, which is a floor above"
+        own = path.relative_to(ROOT).parts
+        if own[0] == parts[0] == "modalities" and len(parts) > 1 and len(own) > 2:
+            if own[1] == "common":
+                allowed = ("common", "registry", "vision") if own[2] == "preprocess.py" else ("common", "registry")
+            else:
+                allowed = ("common", "registry", own[1])
+            assert parts[1] in allowed or not (ROOT / "modalities" / parts[1]).is_dir(), f"{path} imports {name}, another modality"
+
+
+@pytest.mark.parametrize("path", FILES + sorted((ROOT / "tests").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_file_over_500_lines(path):
+    assert len(path.read_text().splitlines()) <= 500
+
+
+def heavy_modules(code):
+    done = subprocess.run([sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    names = {line.rpartition("|")[2].strip().split(".")[0] for line in done.stderr.splitlines()}
+    return names & {"torch", "timm", "torchvision", "accelerate", "transformers", "sklearn", "matplotlib", "huggingface_hub"}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import zoo",
+        "import zoo; zoo.list_models()",
+        "from zoo.cli import main; main(['--help'])",
+        "from zoo.cli import main; main(['list'])",
+        "from zoo.cli import main; main(['show', 'vision/mae-base'])",
+    ],
+)
+def test_light_start(code):
+    assert not heavy_modules(code)
+
+
+def test_every_room_is_there():
+    for package in sorted((ROOT / "modalities").iterdir()):
+        if package.is_dir() and package.name not in ("common", "__pycache__"):
+            for room in ("__init__.py", "models", "objectives", "data.py", "preprocess.py", "interop.py", "recipes.py", "finetune.py", "pictures.py", "golden.py"):
+                assert (package / room).exists(), f"{package.name} lacks {room}"
+
+
+def test_no_pickle_and_no_code_from_data():
+    for path in FILES:
+        tree = ast.parse(path.read_text())
+        calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        assert not calls & {"torch.load", "pickle.load", "pickle.loads", "eval", "exec", "yaml.load", "os.system"}, path
