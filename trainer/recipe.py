@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from trainer.config import dump_yaml, from_dict, read_yaml, to_dict
+from trainer.config import dump_yaml, from_dict, leaves, read_yaml, replace, to_dict
 from trainer.errors import ConfigError
 from trainer.files import write_text
 from trainer.optim import OptimConfig
@@ -85,10 +85,17 @@ def read_recipe(path: Path, base: R) -> R:
     return from_dict(type(base), _merge(to_dict(base), read_yaml(path)), str(path))
 
 
+def one_length(recipe: R, base: R) -> R:
+    """`recipe` where a length that was changed from `base`'s (steps or epochs) replaces the length that was not."""
+    now, before = recipe.train, base.train
+    steps, epochs = now.steps != before.steps and now.steps is not None, now.epochs != before.epochs and now.epochs is not None
+    if steps == epochs:
+        return recipe
+    return replace(recipe, {"train.epochs" if steps else "train.steps": None})
+
+
 def difference(old: Any, new: Any) -> list[str]:
     """Fields in which two recipes differ, one line each."""
-    from trainer.config import leaves
-
     before, after = leaves(old), leaves(new)
     return [f"{k}: {before.get(k)} -> {after.get(k)}" for k in {**before, **after} if before.get(k) != after.get(k)]
 

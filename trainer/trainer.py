@@ -50,11 +50,15 @@ class Trainer:
         self.accelerator = Accelerator(mixed_precision={"fp32": "no", "bf16": "bf16"}[config.precision])
         self.metrics = Metrics()
         self._stop = False
+        self._build()
 
     def fit(self, resume: bool = False) -> None:
         """Train to the end, or raise Interrupted after a checkpoint when the user or the system asks to stop."""
+        set_seed(self.config.seed)
         checkpoint = load_newest(self.folder / "checkpoints") if resume else None
-        self._build(checkpoint[1] if checkpoint else None)
+        if checkpoint is not None:
+            self.load_state_dict(checkpoint[1])
+        log.info("%s", self._sizes())
         try:
             with self._signals():
                 self._call("start")
@@ -166,9 +170,9 @@ class Trainer:
         np.random.set_state(generators["numpy"])
         random.setstate(generators["python"])
 
-    def _build(self, state: dict[str, Any] | None) -> None:
+    def _build(self) -> None:
+        """Model and optimizer as the callbacks want them. A wrong config is refused here, before anything is written."""
         config = self.config
-        set_seed(config.seed)
         self._call("prepare_model")
         decay, layer_decay = config.optim.weight_decay, config.optim.layer_decay
         groups = self.objective.parameter_groups(decay, layer_decay)
@@ -180,9 +184,6 @@ class Trainer:
         for hook in overriding(self.callbacks, "make_optimizer"):
             optimizer = hook(self, optimizer)
         self.model, self.optimizer = self.accelerator.prepare(self.objective, optimizer)
-        if state is not None:
-            self.load_state_dict(state)
-        log.info("%s", self._sizes())
 
     def _sizes(self) -> str:
         """One sentence of derived sizes."""

@@ -56,6 +56,8 @@ def pretrain(recipe: str, to: str | Path, changes: dict[str, Any] | None = None,
     from modalities import registry
     from modalities.common.run import run
     from trainer.config import replace
+    from trainer.recipe import one_length
     from zoo.cards import write_card
 
-    return run(replace(registry.find_recipe(recipe), changes or {}), to, resume, write_card)
+    base = registry.find_recipe(recipe)
+    return run(one_length(replace(base, changes or {}), base), to, resume, write_card)

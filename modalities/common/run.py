@@ -61,21 +61,22 @@ def run(recipe: ModelRecipe, folder: Path | str, resume: bool = False, card: Car
     set_seed(recipe.train.seed)
     if resume:
         _check_resumable(recipe, folder)
-        source, objective = recipe.build()
     else:
         _check_new(folder)
-        source, objective = recipe.build()  # first the data: a wrong path must not leave a run folder behind
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise explain(error, folder) from error
-        recipe.save(folder / "recipe.yaml")
+    # Everything that can be wrong with data, model or options is found before a folder is made.
+    source, objective = recipe.build()
     board = TensorBoard()
     callbacks = [MetricsFile(), board, ProgressBar()]
     draw = recipe.draw(objective, source)
     if draw is not None and recipe.train.pictures:
         callbacks.append(Pictures(draw, board))
     trainer = Trainer(objective, source, recipe.train, folder, callbacks)
+    if not resume:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise explain(error, folder) from error
+        recipe.save(folder / "recipe.yaml")
     try:
         trainer.fit(resume=resume)
     except (KeyboardInterrupt, Interrupted) as error:
