@@ -113,7 +113,7 @@ def built_in(
         images, labels = digits.scenes(part, scenes, views)
         about["derivation"] = (
             f"{views} scene(s) of {scenes.canvas}x{scenes.canvas} pixels for each digit of the {part} part of a fixed stratified "
-            f"split of the 1,797 digits: random place, size {scenes.digit_size[0]:g} to {scenes.digit_size[1]:g} pixels, turn of up to "
+            f"split of the 1,797 digits: centre up to {scenes.travel:g} pixels off the middle, size {scenes.digit_size[0]:g} to {scenes.digit_size[1]:g} pixels, turn of up to "
             f"{scenes.rotation:g} degrees, {scenes.fragments} fragments of train digits, noise {scenes.noise:g}."
         )
     else:

@@ -1,7 +1,7 @@
 """The built-in sets: scikit-learn's handwritten digits, and cluttered scenes drawn from them.
 
 Both need no download. The digits are 8x8 grey pixels and nearly solved by comparing pixels; in a scene a digit
-stands anywhere, turned and resized, among fragments of other digits, so that features have to be learned.
+is moved, turned and resized, and fragments of other digits lie over it, so that features have to be learned.
 """
 
 import math
@@ -33,10 +33,10 @@ class SceneConfig:
 
     canvas: int = 20
     """Side of the square picture."""
-    digit_size: tuple[float, float] = (15.0, 17.0)
+    digit_size: tuple[float, float] = (14.0, 16.0)
     """Smallest and largest side of the digit's 8x8 frame."""
-    margin: float = 0.6
-    """Closest that the digit's centre comes to the border, as a fraction of its size. 0.5: the frame may touch it."""
+    travel: float = 1.5
+    """Farthest that the digit's centre lies from the middle of the picture along each axis."""
     rotation: float = 15.0
     """Largest turn to either side, in degrees."""
     fragments: int = 2
@@ -47,7 +47,7 @@ class SceneConfig:
     """Each digit and each piece is multiplied by a number between this and 1."""
     noise: float = 0.05
     """Standard deviation of the noise on every pixel (white is 1)."""
-    views: int = 10
+    views: int = 20
     """Scenes per digit of the train part when pre-training."""
     test_views: int = 4
     """Scenes per digit of the test part."""
@@ -55,10 +55,10 @@ class SceneConfig:
     """Decides the scenes. The train and test digits are always the same."""
 
     def __post_init__(self) -> None:
-        if self.canvas < 1 or not 0 < self.digit_size[0] <= self.digit_size[1] or self.margin < 0:
+        if self.canvas < 1 or not 0 < self.digit_size[0] <= self.digit_size[1] or self.travel < 0:
             raise ConfigError(
-                f"scenes need canvas at least 1, digit_size as (smallest, largest) above 0 and margin at least 0, "
-                f"found {self.canvas}, {self.digit_size} and {self.margin}."
+                f"scenes need canvas at least 1, digit_size as (smallest, largest) above 0 and travel at least 0, "
+                f"found {self.canvas}, {self.digit_size} and {self.travel}."
             )
         if not 1 <= self.fragment_size <= 8 or self.fragments < 0 or self.views < 1 or self.test_views < 1:
             raise ConfigError("scenes need fragment_size in 1..8, fragments at least 0, views and test_views at least 1.")
@@ -116,8 +116,7 @@ def _render_view(digits: Tensor, pool: Tensor, generator: torch.Generator, confi
         return low + (high - low) * torch.rand(n, *shape, generator=generator)
 
     size = uniform(*config.digit_size)
-    border = (config.margin * size[:, None]).clamp(max=canvas / 2)
-    centre = border + (canvas - 2 * border) * uniform(0, 1, 2)  # (N, 2) as x, y
+    centre = canvas / 2 + uniform(-config.travel, config.travel, 2)  # (N, 2) as x, y
     angle = uniform(-config.rotation, config.rotation)
     scene = _place(digits, size, angle, centre, canvas) * uniform(config.brightness, 1, 1, 1, 1)
     side = config.fragment_size * FINE // 8

@@ -127,8 +127,9 @@ def mae_tiny_digits() -> MAERecipe:
         data=ImageDataConfig(path="digits-cluttered", pretrain=PretrainAugment.none()),
         train=TrainConfig(
             batch_size=128,
-            steps=2000,
-            optim=OptimConfig(lr=2e-3, betas=(0.9, 0.95), weight_decay=0.05),
+            steps=3200,
+            log_every=20,
+            optim=OptimConfig(lr=4e-3, betas=(0.9, 0.95), weight_decay=0.05),
             schedule=ScheduleConfig(warmup=0.05),
         ),
     )

@@ -259,17 +259,17 @@ def test_scenes_are_repeatable_and_as_configured():
 
 def test_a_scene_without_any_change_is_the_enlarged_digit():
     images = digits.load_digits("train")[0][:20]
-    still = digits.SceneConfig(canvas=32, digit_size=(32.0, 32.0), margin=0.5, rotation=0.0, fragments=0, brightness=1.0, noise=0.0)
+    still = digits.SceneConfig(canvas=32, digit_size=(32.0, 32.0), travel=0.0, rotation=0.0, fragments=0, brightness=1.0, noise=0.0)
     expected = (torch.nn.functional.interpolate(images[:, None], size=32, mode="bicubic").clamp(0, 1)[:, 0] * 255).round()
     assert (digits.render_digit_scenes(images, 0, still).float() - expected).abs().max() <= 1
 
 
 def test_digits_stay_inside_and_turn():
     one = torch.ones(200, 8, 8)
-    config = digits.SceneConfig(canvas=20, digit_size=(6.0, 8.0), margin=0.5, rotation=0.0, fragments=0, brightness=1.0, noise=0.0)
+    config = digits.SceneConfig(canvas=20, digit_size=(6.0, 8.0), travel=6.0, rotation=0.0, fragments=0, brightness=1.0, noise=0.0)
     area = (digits.render_digit_scenes(one, 0, config).float() / 255).sum(dim=(1, 2))
     assert area.min() > 33 and area.max() < 66  # 6 x 6 to 8 x 8 pixels, never cut off
-    turned = digits.SceneConfig(canvas=20, digit_size=(8.0, 8.0), margin=1.25, rotation=45.0, fragments=0, brightness=1.0, noise=0.0)
+    turned = digits.SceneConfig(canvas=20, digit_size=(8.0, 8.0), travel=0.0, rotation=45.0, fragments=0, brightness=1.0, noise=0.0)
     width = (digits.render_digit_scenes(one, 0, turned) > 127).any(dim=1).sum(dim=1)
     assert width.min() <= 9 and width.max() >= 10
 

@@ -1,0 +1,45 @@
+"""Make a run's result part of the project: `python -m tools.bundle RUN`.
+
+Publishes the run into the folder of bundled weights of the model it was made by, and its card into model_cards/.
+"""
+
+import logging
+import shutil
+import sys
+from pathlib import Path
+
+import tyro
+
+from modalities import registry
+from modalities.common.commandline import guarded
+from trainer.errors import CheckpointError
+from trainer.files import read_json, write_text
+from zoo.publishing import publish
+
+CARDS = Path(__file__).parents[1] / "model_cards"
+
+
+def card_path(name: str) -> Path:
+    """Where the card of a published model lies: vision/mae-tiny-digits -> model_cards/vision--mae-tiny-digits.md."""
+    return CARDS / f"{name.replace('/', '--')}.md"
+
+
+def bundle(run: tyro.conf.Positional[Path], /) -> None:
+    """Publish a run as the bundled weights of its model.
+
+    Args:
+        run: Folder of a finished run, made by the recipe of a model that is registered with weights.
+    """
+    name = read_json(run / "record.json")["recipe"]
+    folder = registry.find(name).folder
+    if folder is None:
+        raise CheckpointError(f"{name} is registered without weights. Give its ModelEntry a `weights` folder first.")
+    shutil.rmtree(folder, ignore_errors=True)
+    publish(run, to=folder)
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    write_text(card_path(name), text.replace("](picture.png)", f"](../{folder.relative_to(CARDS.parent)}/picture.png)"))
+    logging.getLogger("zoo").info("Card: %s", card_path(name))
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(lambda: tyro.cli(bundle, prog="python -m tools.bundle")))
