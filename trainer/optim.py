@@ -27,7 +27,7 @@ class OptimConfig:
     layer_decay: float | None = None
     """Learning-rate factor from one layer to the layer below it. Null: the same rate everywhere."""
     clip_norm: float | None = None
-    """Clip the global gradient norm to this value. Null: no clipping (the norm is still logged)."""
+    """Clip the global gradient norm to this value. Null: no clipping."""
 
     def peak_lr(self, batch_size: int) -> float:
         """The peak learning rate for a global batch of `batch_size` samples."""

@@ -3,7 +3,9 @@
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
 
 from trainer.config import dump_yaml, from_dict, leaves, read_yaml, replace, to_dict
 from trainer.errors import ConfigError
@@ -70,7 +72,7 @@ class Recipe:
     `recipe.objective.build(model)`.
     """
 
-    recipe: str = ""
+    recipe: Annotated[str, tyro.conf.Suppress] = ""
     """The registered name it was made from, as in vision/mae-base."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """Length, optimizer, schedule, checkpoints."""
@@ -85,13 +87,16 @@ def read_recipe(path: Path, base: R) -> R:
     return from_dict(type(base), _merge(to_dict(base), read_yaml(path)), str(path))
 
 
-def one_length(recipe: R, base: R) -> R:
-    """`recipe` where a length that was changed from `base`'s (steps or epochs) replaces the length that was not."""
-    now, before = recipe.train, base.train
-    steps, epochs = now.steps != before.steps and now.steps is not None, now.epochs != before.epochs and now.epochs is not None
-    if steps == epochs:
-        return recipe
-    return replace(recipe, {"train.epochs" if steps else "train.steps": None})
+def settle(recipe: R, base: R) -> R:
+    """`recipe` where a field that was changed from `base`'s replaces the one that says the same in another way.
+
+    A new number of steps replaces `base`'s epochs, and the other way round; a new `base_lr` replaces `base`'s `lr`.
+    """
+    now, before = leaves(recipe), leaves(base)
+    changed = {k for k in now if now[k] != before.get(k) and now[k] is not None}
+    replaced = {"train.steps": "train.epochs", "train.epochs": "train.steps", "train.optim.base_lr": "train.optim.lr"}
+    gone = {old: None for new, old in replaced.items() if new in changed and old not in changed and now[old] is not None}
+    return replace(recipe, gone)
 
 
 def difference(old: Any, new: Any) -> list[str]:

@@ -56,8 +56,8 @@ def pretrain(recipe: str, to: str | Path, changes: dict[str, Any] | None = None,
     from modalities import registry
     from modalities.common.run import run
     from trainer.config import replace
-    from trainer.recipe import one_length
+    from trainer.recipe import settle
     from zoo.cards import write_card
 
     base = registry.find_recipe(recipe)
-    return run(one_length(replace(base, changes or {}), base), to, resume, write_card)
+    return run(settle(replace(base, changes or {}), base), to, resume, write_card)

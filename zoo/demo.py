@@ -26,7 +26,8 @@ from modalities.common.evaluation import features, linear_probe, nearest_neighbo
 from modalities.common.model import Model
 from modalities.common.reconstruction import MaskedReconstruction
 from modalities.common.run import command, run
-from modalities.vision.data import ImageDataConfig
+from modalities.vision.augment import FinetuneAugment
+from modalities.vision.data import LabelledImages, UnlabelledImages
 from modalities.vision.finetune import digits_recipe
 from modalities.vision.objectives.mae import MAEObjectiveConfig
 from modalities.vision.recipes import draw_reconstructions
@@ -58,16 +59,16 @@ def run_demo(folder: Path) -> dict[str, Any]:
     values: Values = {k: {} for k in ("probe", "knn", "finetune", "pixels")}
     log.info("2. Frozen features and raw pixels, %d labels per class, %d seeds", PER_CLASS, len(SEEDS))
     for seed in SEEDS:
-        _measure_frozen(model, replace(recipe.data, {"per_class": PER_CLASS, "subset_seed": seed}), seed, values)
+        _measure_frozen(model, labelled(recipe.data, seed), seed, values)
     log.info("3. Fine-tuning and training from scratch, the same budget")
     for seed in SEEDS:
         for start in ("pretrained", "scratch"):
-            finetune = digits_recipe(str(export), recipe.data, PER_CLASS, seed, scratch=start == "scratch")
+            finetune = digits_recipe(str(export), labelled(recipe.data, seed), seed, scratch=start == "scratch")
             place = folder / "finetune" / f"{start}-{seed}"
             run(finetune, place, card=write_card)
             values["finetune"].setdefault(start, []).append(read_json(place / "record.json")["evaluations"][0]["value"])
     log.info("4. Publishing, and loading back in a new process")
-    test = recipe.data.build_labelled(model.preprocess)[1]
+    test = labelled(recipe.data, 0).build_plain(model.preprocess)[1]
     _record_evaluations(folder / "pretrain", values, test)
     _draw(model, test, folder / "reconstructions.png")
     publish(folder / "pretrain", to=folder / "published" / "mae-tiny-digits")
@@ -95,9 +96,15 @@ def _prepare(folder: Path) -> None:
         shutil.rmtree(folder / part, ignore_errors=True)
 
 
-def _measure_frozen(model: Model, data: ImageDataConfig, seed: int, values: Values) -> None:
+def labelled(data: UnlabelledImages, seed: int) -> LabelledImages:
+    """PER_CLASS labelled training scenes of each digit, drawn by `seed`; in training moved by up to 2 pixels."""
+    augment = replace(FinetuneAugment.none(), {"shift": 2})
+    return LabelledImages(data.path, data.scenes, per_class=PER_CLASS, subset_seed=seed, augment=augment)
+
+
+def _measure_frozen(model: Model, data: LabelledImages, seed: int, values: Values) -> None:
     """Probe and 5-NN on features of the pre-trained and of a random network, and on pixels."""
-    train, test = data.build_labelled(model.preprocess)
+    train, test = data.build_plain(model.preprocess)
     torch.manual_seed(seed)
     networks = {"pretrained": model, "scratch": type(model)(model.config)}
     for name, network in networks.items():
@@ -137,10 +144,10 @@ def _record_evaluations(run_folder: Path, values: Values, test: Any) -> None:
 
 def _draw(model: Model, test: Any, path: Path) -> None:
     """Reconstructions of test images, which pre-training has not seen."""
-    images = test.fetch([i * len(test) // 8 for i in range(8)])["image"]
     with seeded(0):
+        images = test.fetch(torch.randperm(len(test))[:8].tolist())["image"]
         noise = torch.rand(len(images), model.patch_embed.length)
-    draw_reconstructions(MaskedReconstruction(model, MAEObjectiveConfig()), images, noise, path, "Test digits: three quarters hidden, then filled in")
+    draw_reconstructions(MaskedReconstruction(model, MAEObjectiveConfig()), images, noise, path, "Test digits: three quarters hidden, then filled in (with the true mean and contrast of each patch)")
 
 
 def _predict_elsewhere(classifier: Path, test: Any, path: Path) -> str:

@@ -46,7 +46,7 @@ def parse_recipe(program: str, recipe: "ModelRecipe", arguments: list[str], desc
     """
     import tyro
 
-    from trainer.recipe import one_length
+    from trainer.recipe import settle
 
     options = dataclasses.make_dataclass(
         "Options",
@@ -57,7 +57,7 @@ def parse_recipe(program: str, recipe: "ModelRecipe", arguments: list[str], desc
         ],
     )
     chosen = tyro.cli(options, args=arguments, prog=program, description=description, use_underscores=True)
-    return one_length(chosen.run, recipe), chosen.to, chosen.resume
+    return settle(chosen.run, recipe), chosen.to, chosen.resume
 
 
 def positional(arguments: list[str]) -> tuple[str, list[str]]:

@@ -26,7 +26,7 @@ SYSTEMS = {
         "model's are resized by `model.preprocess`.",
         pipeline_tag="image-feature-extraction",
         tags=("masked-image-modeling", "mae", "vit"),
-        picture="Each row: original, masked, reconstructed",
+        picture="From above: original, masked, reconstructed. With norm_pix_loss a hidden patch is drawn with its true mean and contrast, which the model does not predict",
         snippet='batch = model.preprocess(["image.png"])  # files, PIL images, arrays or tensors\n'
         "features = model.embed(batch)  # (1, {width})\n"
         "tokens = model.tokens(batch)  # (1, {tokens}, {width}), class token first",

@@ -24,36 +24,32 @@ BUILT_IN = ("digits", "digits-cluttered")
 
 
 @dataclass(frozen=True)
-class ImageDataConfig:
-    """Which pictures, how they are divided, and how they are changed in training."""
+class ImageSet:
+    """Which pictures."""
 
     path: str = ""
     """"digits", "digits-cluttered" (both built in), or a folder. A folder may hold `train` and `val` (or `test`)."""
-    test_path: str | None = None
-    """Folder with the test images. Null: `val`, `valid`, `validation` or `test` beside `train`, else a split."""
-    test_fraction: float = 0.2
-    """Part of each class that is kept for testing when there is no test folder."""
-    split_seed: int = 0
-    """Decides that split."""
-    per_class: int | None = None
-    """Labelled images per class to fine-tune on. Null: all."""
-    subset_seed: int = 0
-    """Decides which ones."""
     scenes: digits.SceneConfig = field(default_factory=digits.SceneConfig)
-    """Drawing of "digits-cluttered"."""
-    pretrain: PretrainAugment = field(default_factory=PretrainAugment)
-    """Random changes in pre-training."""
-    finetune: FinetuneAugment = field(default_factory=FinetuneAugment)
-    """Random changes in fine-tuning."""
+    """Drawing of "digits-cluttered"; other sets have no scenes."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.test_fraction < 1:
-            raise ConfigError(f"data.test_fraction must be between 0 and 1, found {self.test_fraction}.")
-        if self.per_class is not None and self.per_class < 1:
-            raise ConfigError(f"data.per_class must be at least 1 (or null for all), found {self.per_class}.")
+        if self.path != "digits-cluttered" and self.scenes != digits.SceneConfig():
+            raise ConfigError(f"data.scenes changes only the built-in set 'digits-cluttered', and data.path is {self.path!r}.")
 
-    def build_pretrain(self, preprocess: ImagePreprocess) -> ImageSource:
-        """The unlabelled training pictures, augmented: all images of the folder (of `train`, where there is one)."""
+    def _require_path(self) -> None:
+        if not self.path:  # Path("") would be the current folder
+            raise ConfigError(f"Say which images to use: --data.path FOLDER, or one of the built-in sets: {', '.join(BUILT_IN)}.")
+
+
+@dataclass(frozen=True)
+class UnlabelledImages(ImageSet):
+    """Pictures for pre-training, and how they are changed at random."""
+
+    augment: PretrainAugment = field(default_factory=PretrainAugment)
+    """Random changes."""
+
+    def build(self, preprocess: ImagePreprocess) -> ImageSource:
+        """The training pictures without labels, augmented: all images of the folder (of `train`, where there is one)."""
         self._require_path()
         if self.path in BUILT_IN:
             source: ImageSource = built_in(self.path, "train", preprocess, self.scenes, self.scenes.views)
@@ -61,17 +57,42 @@ class ImageDataConfig:
         else:
             source = ImageFolder(_train_and_test(self.path)[0], preprocess, labelled=False)
             check_images(source)
-        return _augmented(source, self.pretrain.build(preprocess))
+        return _augmented(source, self.augment.build(preprocess))
 
-    def build_finetune(self, preprocess: ImagePreprocess) -> tuple[ImageSource, ImageSource]:
-        """The labelled (training set, test set); the first augmented and, with `per_class`, cut down."""
-        train, test = self.build_labelled(preprocess)
-        if isinstance(train, ImageArray) and self.finetune == replace(FinetuneAugment.none(), shift=self.finetune.shift):
-            train.shift = self.finetune.shift  # the array does it itself, a batch at a time
+
+@dataclass(frozen=True)
+class LabelledImages(ImageSet):
+    """Pictures in classes for fine-tuning and evaluation: how they are divided, and changed at random in training."""
+
+    test_path: str | None = None
+    """Folder with the test images. Null: `val`, `valid`, `validation` or `test` beside `train`, else a split."""
+    test_fraction: float = 0.2
+    """Part of each class that is kept for testing when there is no test folder."""
+    split_seed: int = 0
+    """Decides that split."""
+    per_class: int | None = None
+    """Labelled images per class to train on. Null: all."""
+    subset_seed: int = 0
+    """Decides which ones."""
+    augment: FinetuneAugment = field(default_factory=FinetuneAugment)
+    """Random changes in training."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.test_fraction < 1:
+            raise ConfigError(f"data.test_fraction must be between 0 and 1, found {self.test_fraction}.")
+        if self.per_class is not None and self.per_class < 1:
+            raise ConfigError(f"data.per_class must be at least 1 (or null for all), found {self.per_class}.")
+
+    def build(self, preprocess: ImagePreprocess) -> tuple[ImageSource, ImageSource]:
+        """(training set, test set); the first augmented and, with `per_class`, cut down."""
+        train, test = self.build_plain(preprocess)
+        if isinstance(train, ImageArray) and self.augment == replace(FinetuneAugment.none(), shift=self.augment.shift):
+            train.shift = self.augment.shift  # the array does it itself, a batch at a time
             return train, test
-        return _augmented(train, self.finetune.build(preprocess)), test
+        return _augmented(train, self.augment.build(preprocess)), test
 
-    def build_labelled(self, preprocess: ImagePreprocess, classes: Sequence[str] | None = None) -> tuple[ImageSource, ImageSource]:
+    def build_plain(self, preprocess: ImagePreprocess, classes: Sequence[str] | None = None) -> tuple[ImageSource, ImageSource]:
         """The same two sets without augmentation, as probes and nearest neighbours need them.
 
         `classes` fixes names and numbers of the classes of a folder.
@@ -93,10 +114,6 @@ class ImageDataConfig:
         if self.per_class is not None:
             train = labelled_subset(train, self.per_class, self.subset_seed)
         return train, test
-
-    def _require_path(self) -> None:
-        if not self.path:  # Path("") would be the current folder
-            raise ConfigError(f"Say which images to use: data.path = a folder, or one of the built-in sets: {', '.join(BUILT_IN)}.")
 
 
 def built_in(

@@ -18,12 +18,11 @@ from modalities.common.evaluation import accuracy
 from modalities.common.run import ModelRecipe
 from modalities.common.vit import ViTEncoder
 from modalities.vision.augment import FinetuneAugment
-from modalities.vision.data import BUILT_IN, ImageDataConfig, ImageSource
+from modalities.vision.data import BUILT_IN, ImageSource, LabelledImages
 from modalities.vision.models.vit import ViTClassifier
 from modalities.vision.objectives.classification import Classification, ClassificationConfig
 from modalities.vision.pictures import contact_sheet
 from modalities.vision.recipes import _spread, preprocess_for
-from trainer.config import replace, to_dict
 from trainer.errors import ConfigError, ModelError
 from trainer.optim import OptimConfig
 from trainer.recipe import TrainConfig
@@ -48,8 +47,15 @@ class FinetuneRecipe(ModelRecipe):
     """Stochastic depth: the last block is skipped with this probability, the first never."""
     objective: ClassificationConfig = field(default_factory=ClassificationConfig)
     """Mixup, cutmix, label smoothing."""
-    data: ImageDataConfig = field(default_factory=ImageDataConfig)
+    data: LabelledImages = field(default_factory=LabelledImages)
     """Which labelled images, and how they are changed at random."""
+
+    def __post_init__(self) -> None:
+        if self.head == "probe" and (self.pool != "token" or self.drop_path):
+            raise ConfigError(
+                f"A probe reads the class token of a frozen network: head='probe' needs pool='token' and drop_path=0, "
+                f"found pool={self.pool!r} and drop_path={self.drop_path}."
+            )
 
     def build(self) -> tuple[ImageSource, Classification]:
         if not self.model:
@@ -60,7 +66,7 @@ class FinetuneRecipe(ModelRecipe):
         preprocess = encoder.preprocess or preprocess_for(self.data, encoder.config.input_size, encoder.config.in_chans)
         if self.scratch:
             encoder = type(encoder)(encoder.config)
-        train, test = self.data.build_finetune(preprocess)
+        train, test = self.data.build(preprocess)
         model = ViTClassifier.from_encoder(
             encoder, len(train.classes), pool="token" if self.head == "probe" else self.pool, drop_path=self.drop_path,
             head=self.head, class_names=train.classes,
@@ -71,7 +77,7 @@ class FinetuneRecipe(ModelRecipe):
 
     def evaluate(self, model: ViTClassifier) -> list[dict[str, Any]]:
         """Accuracy on the test set."""
-        test = self.data.build_labelled(model.preprocess)[1]
+        test = self.data.build_plain(model.preprocess)[1]
         value = round(accuracy(model, test), 2)
         log.info("test accuracy %.2f %% on %d images", value, len(test))
         return [{"task": "image-classification", "data": test.name, "split": "test", "samples": len(test), "metric": "accuracy", "value": value}]
@@ -79,7 +85,7 @@ class FinetuneRecipe(ModelRecipe):
     def draw(self, objective: Classification, source: ImageSource) -> Callable[[Path, str], None]:
         """Draws test images with their label and what the classifier says."""
         preprocess = objective.model.preprocess
-        test = self.data.build_labelled(preprocess)[1]
+        test = self.data.build_plain(preprocess)[1]
         shown = [test[i] for i in _spread(len(test), 24)]
         images = torch.stack([s["image"] for s in shown])
 
@@ -105,7 +111,7 @@ def default_recipe(model: str, head: str = "linear", data: str = "") -> Finetune
     changes = FinetuneAugment.probe() if head == "probe" else FinetuneAugment()
     if data in BUILT_IN:  # small grey digits: no mirror image, no colour operations
         changes = FinetuneAugment.none()
-    shared = dict(recipe="vision/finetune", model=model, data=ImageDataConfig(path=data, finetune=changes))
+    shared = dict(recipe="vision/finetune", model=model, data=LabelledImages(data, augment=changes))
     if head == "probe":
         optim = OptimConfig(name="lars", base_lr=0.1, betas=None, weight_decay=0.0)
         train = TrainConfig(batch_size=256, epochs=90, optim=optim, schedule=ScheduleConfig(warmup=10 / 90))
@@ -119,7 +125,7 @@ def default_recipe(model: str, head: str = "linear", data: str = "") -> Finetune
     return FinetuneRecipe(**shared, drop_path=drop_path, train=train)
 
 
-def digits_recipe(model: str, data: ImageDataConfig, per_class: int, seed: int, scratch: bool = False) -> FinetuneRecipe:
+def digits_recipe(model: str, data: LabelledImages, seed: int, scratch: bool = False) -> FinetuneRecipe:
     """The demo's fine-tuning on few labelled digits; the same budget and settings from scratch."""
     return FinetuneRecipe(
         recipe="vision/finetune-digits",
@@ -127,15 +133,15 @@ def digits_recipe(model: str, data: ImageDataConfig, per_class: int, seed: int, 
         scratch=scratch,
         drop_path=0.0,
         objective=ClassificationConfig(mixup=0.0, cutmix=0.0, label_smoothing=0.0),
-        data=replace(data, {"per_class": per_class, "subset_seed": seed, "finetune": to_dict(replace(FinetuneAugment.none(), {"shift": 2}))}),
+        data=data,
         train=TrainConfig(
             batch_size=100,
-            steps=350,
+            steps=500,
             seed=seed,
             log_every=50,
             pictures=1,
             optim=OptimConfig(lr=3e-3, betas=(0.9, 0.999), weight_decay=0.05),
-            schedule=ScheduleConfig(warmup=20 / 350),
+            schedule=ScheduleConfig(warmup=0.05),
         ),
     )
 

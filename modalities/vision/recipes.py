@@ -10,14 +10,13 @@ from modalities import registry
 from modalities.common.reconstruction import MaskedReconstruction
 from modalities.common.run import ModelRecipe
 from modalities.vision.augment import PretrainAugment
-from modalities.vision.data import BUILT_IN, ImageDataConfig, ImageSource, pixel_statistics
+from modalities.vision.data import BUILT_IN, ImageSet, ImageSource, UnlabelledImages, pixel_statistics
 from modalities.vision.models.mae import MAE, MAEConfig
 from modalities.vision.objectives.mae import MAEObjectiveConfig
 from modalities.vision.pictures import reconstruction_sheet
 from modalities.vision.preprocess import ImagePreprocess
 from trainer.config import replace
 from trainer.data import ordered_batches, seeded
-from trainer.errors import ConfigError
 from trainer.optim import OptimConfig
 from trainer.recipe import TrainConfig
 from trainer.schedule import ScheduleConfig
@@ -34,11 +33,11 @@ class MAERecipe(ModelRecipe):
     """The network."""
     objective: MAEObjectiveConfig = field(default_factory=MAEObjectiveConfig)
     """Masking and loss."""
-    data: ImageDataConfig = field(default_factory=ImageDataConfig)
+    data: UnlabelledImages = field(default_factory=UnlabelledImages)
     """Which images, and how they are changed at random."""
 
     def build(self) -> tuple[ImageSource, MaskedReconstruction]:
-        source = self.data.build_pretrain(preprocess_for(self.data, self.model.input_size, self.model.in_chans))
+        source = self.data.build(preprocess_for(self.data, self.model.input_size, self.model.in_chans))
         model = MAE(self.model)
         model.name, model.preprocess = self.recipe, source.preprocess
         return source, self.objective.build(model)
@@ -70,13 +69,11 @@ def draw_reconstructions(
     reconstruction_sheet(rows["original"], rows["masked"], rows["reconstruction"], path, title)
 
 
-def preprocess_for(data: ImageDataConfig, input_size: tuple[int, int], channels: int) -> ImagePreprocess:
+def preprocess_for(data: ImageSet, input_size: tuple[int, int], channels: int) -> ImagePreprocess:
     """The preprocessing of a new model: ImageNet's statistics for RGB, those of the data itself for a built-in set."""
-    if not data.path:
-        raise ConfigError(f"Say which images to use: --data.path FOLDER (or one of the built-in sets: {', '.join(BUILT_IN)}).")
     preprocess = ImagePreprocess.default(input_size, channels)
     if data.path in BUILT_IN:
-        mean, std = pixel_statistics(data.build_pretrain(preprocess))
+        mean, std = pixel_statistics(UnlabelledImages(data.path, data.scenes, PretrainAugment.none()).build(preprocess))
         preprocess = replace(preprocess, {"mean": mean, "std": std})
     return preprocess
 
@@ -87,7 +84,6 @@ def mae(size: str) -> MAERecipe:
     return MAERecipe(
         recipe=name,
         model=replace(MAEConfig(), registry.find(name).fields),
-        data=ImageDataConfig(path=""),
         train=TrainConfig(
             batch_size=4096,
             epochs=800,
@@ -124,10 +120,10 @@ def mae_tiny_digits() -> MAERecipe:
     return MAERecipe(
         recipe=name,
         model=replace(MAEConfig(), registry.find(name).fields),
-        data=ImageDataConfig(path="digits-cluttered", pretrain=PretrainAugment.none()),
+        data=UnlabelledImages("digits-cluttered", augment=PretrainAugment.none()),
         train=TrainConfig(
             batch_size=128,
-            steps=3200,
+            steps=2800,
             log_every=20,
             optim=OptimConfig(lr=4e-3, betas=(0.9, 0.95), weight_decay=0.05),
             schedule=ScheduleConfig(warmup=0.05),

@@ -8,7 +8,7 @@ import torch
 from modalities.common.evaluation import accuracy, features, linear_probe, nearest_neighbours
 from modalities.common.model import Model
 from modalities.common.reconstruction import MaskedReconstruction
-from modalities.vision.data import ImageDataConfig
+from modalities.vision.data import LabelledImages
 from modalities.vision.models.mae import MAE
 from modalities.vision.models.vit import ViTClassifier
 from modalities.vision.objectives.mae import MAEObjectiveConfig
@@ -23,15 +23,15 @@ def evaluate(model: Model, path: str, per_class: int | None = None) -> list[dict
     `path` is a folder of class folders or a built-in set, `per_class` limits the labelled training images. The test set is the `val` or `test` folder beside `train`, else a fixed split. Each result: task, data,
     split, samples, metric, detail, value (percent).
     """
-    data = ImageDataConfig(path=path, per_class=per_class)
+    data = LabelledImages(path, per_class=per_class)
     preprocess = model.preprocess or preprocess_for(data, model.config.input_size, model.config.in_chans)
     if isinstance(model, ViTClassifier):
         names = model.config.class_names or None
-        _, test = data.build_labelled(preprocess, classes=names)
+        _, test = data.build_plain(preprocess, classes=names)
         if len(test.classes) != model.config.num_classes:
             raise DataError(f"{test.name} has {len(test.classes)} classes and the classifier {model.config.num_classes}.")
         return [_result(test, "image-classification", "", accuracy(model, test))]
-    train, test = data.build_labelled(preprocess)
+    train, test = data.build_plain(preprocess)
     known, asked = features(model, train), features(model, test)
     labels = f"{len(train)} labelled training images"
     return [

@@ -7,11 +7,12 @@ from torch import nn
 
 from trainer.callback import Callback
 from trainer.checkpoint import decode, encode, list_checkpoints, load_newest, save_checkpoint
+from trainer.config import replace
 from trainer.errors import CheckpointError, ConfigError, Interrupted, TrainingError
 from trainer.logs import MetricsFile, Pictures, TensorBoard, read_lines
 from trainer.objective import Losses, Objective
 from trainer.optim import OptimConfig
-from trainer.recipe import Recipe, TrainConfig, difference, read_recipe
+from trainer.recipe import Recipe, TrainConfig, difference, read_recipe, settle
 from trainer.trainer import Trainer
 
 CONFIG = TrainConfig(batch_size=16, steps=30, log_every=3, save_every=10, pictures=2, optim=OptimConfig(lr=1e-2, clip_norm=1.0))
@@ -260,3 +261,12 @@ def test_train_config(tmp_path):
     recipe.save(tmp_path / "r.yaml")
     assert read_recipe(tmp_path / "r.yaml", Recipe()) == recipe
     assert difference(recipe, Recipe("x", TrainConfig(batch_size=16, steps=31, log_every=3, save_every=10, pictures=2, optim=CONFIG.optim))) == ["train.steps: 30 -> 31"]
+
+
+def test_a_changed_field_replaces_its_other_form():
+    base = Recipe("x", CONFIG)  # 30 steps, lr 1e-2
+    assert settle(replace(base, {"train.epochs": 2.0}), base).train.total_steps(160) == 20
+    assert settle(replace(base, {"train.optim.base_lr": 0.5}), base).train.optim.peak_lr(512) == 1.0
+    assert settle(replace(base, {"train.steps": 7}), base).train.total_steps(160) == 7
+    both = replace(base, {"train.steps": 7, "train.epochs": 2.0})
+    assert settle(both, base) == both and settle(base, base) == base

@@ -9,7 +9,7 @@ from PIL import Image
 
 from modalities.vision import digits
 from modalities.vision.augment import FinetuneAugment, PretrainAugment
-from modalities.vision.data import ImageDataConfig, built_in, check_images, labelled_subset, pixel_statistics, split
+from modalities.vision.data import LabelledImages, UnlabelledImages, built_in, check_images, labelled_subset, pixel_statistics, split
 from modalities.vision.preprocess import ImagePreprocess
 from modalities.vision.sources import Augmented, ImageArray, ImageFolder
 from trainer.config import from_dict, to_dict
@@ -284,21 +284,23 @@ def test_scene_config_is_checked():
 
 
 def test_config_on_the_built_in_scenes():
-    config = ImageDataConfig("digits-cluttered", per_class=10, pretrain=PretrainAugment.none(), finetune=FinetuneAugment.none())
+    config = UnlabelledImages("digits-cluttered", augment=PretrainAugment.none())
     p = ImagePreprocess.default(config.scenes.canvas, 1)
-    source = config.build_pretrain(p)
+    source = config.build(p)
     assert len(source) == 1297 * config.scenes.views and source.labels is None
     assert set(source.fetch([0, 1])) == {"image"}
-    train, test = config.build_finetune(p)
+    labelled = LabelledImages("digits-cluttered", per_class=10, augment=FinetuneAugment.none())
+    train, test = labelled.build(p)
     assert train.labels.bincount().tolist() == [10] * 10 and len(test) == 500 * config.scenes.test_views
     assert sum(len(b["label"]) for b in ordered_batches(test, 256)) == len(test)
-    assert from_dict(ImageDataConfig, to_dict(config)) == config
+    assert from_dict(LabelledImages, to_dict(labelled)) == labelled
+    with pytest.raises(ConfigError, match="data.scenes changes only"):
+        LabelledImages("digits", digits.SceneConfig(noise=0.1))
 
 
 def test_config_on_a_folder(folder):
-    config = ImageDataConfig(str(folder), test_fraction=0.5)
-    assert len(config.build_pretrain(P)) == 12
-    train, test = config.build_finetune(P)
+    assert len(UnlabelledImages(str(folder)).build(P)) == 12
+    train, test = LabelledImages(str(folder), test_fraction=0.5).build(P)
     assert (len(train), len(test)) == (6, 6) and train.classes == test.classes
     assert not hasattr(train, "fetch") and not torch.equal(train[0]["image"], test[0]["image"])
 
@@ -309,29 +311,29 @@ def test_config_finds_train_and_test_folders(tmp_path, folder, name):
     root.mkdir()
     folder.rename(root / "train")
     write(root / name / "dog" / "0.png")
-    config = ImageDataConfig(str(root))
-    train, test = config.build_labelled(P)
+    config = LabelledImages(str(root))
+    train, test = config.build_plain(P)
     assert (len(train), len(test)) == (12, 1) and test.labels.tolist() == [1]
     assert train.name == test.name == "set"
-    assert len(config.build_pretrain(P)) == 12
+    assert len(UnlabelledImages(str(root)).build(P)) == 12
     write(root / name / "fox" / "0.png")
     with pytest.raises(DataError, match=r"fox.*not among the known ones: cat, dog"):
-        config.build_labelled(P)
+        config.build_plain(P)
 
 
 def test_config_mistakes(tmp_path, folder):
     with pytest.raises(ConfigError, match="Say which images"):
-        ImageDataConfig().build_pretrain(P)
+        UnlabelledImages().build(P)
     with pytest.raises(DataError, match="digit does not exist. Did you mean 'digits'"):
-        ImageDataConfig("digit").build_finetune(P)
+        LabelledImages("digit").build(P)
     with pytest.raises(DataError, match="elsewhere does not exist"):
-        ImageDataConfig(str(folder), test_path=str(tmp_path / "elsewhere")).build_labelled(P)
+        LabelledImages(str(folder), test_path=str(tmp_path / "elsewhere")).build_plain(P)
     with pytest.raises(ConfigError, match="test_fraction"):
-        ImageDataConfig(test_fraction=1.0)
+        LabelledImages(test_fraction=1.0)
     write(tmp_path / "odd" / "training" / "0.png")
     write(tmp_path / "odd" / "val" / "0.png")
     with pytest.raises(DataError, match="has a folder 'val' but no 'train'"):
-        ImageDataConfig(str(tmp_path / "odd")).build_pretrain(P)
+        UnlabelledImages(str(tmp_path / "odd")).build(P)
 
 
 def test_pixel_statistics():
@@ -341,8 +343,7 @@ def test_pixel_statistics():
 
 def test_shift_of_an_array_is_a_shift():
     preprocess = ImagePreprocess(size=(8, 8), channels=1, mean=(0.0,), std=(1.0,), crop_pct=1.0)
-    data = ImageDataConfig(path="digits", finetune=replace(FinetuneAugment.none(), shift=2))
-    train, test = data.build_finetune(preprocess)
+    train, test = LabelledImages("digits", augment=replace(FinetuneAugment.none(), shift=2)).build(preprocess)
     assert train.shift == 2 and test.shift == 0
     still, moved = train.fetch([3, 3, 4])["image"], train.fetch([3, 3, 4], sample_keys(0, [(0, 3), (1, 3), (0, 4)]))["image"]
     assert still[0].equal(still[1]) and still[0].equal(train[3]["image"])
