@@ -4,7 +4,6 @@ Publishes the run into the folder of bundled weights of the model it was made by
 """
 
 import logging
-import shutil
 import sys
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from modalities import registry
 from modalities.common.commandline import guarded
 from trainer.errors import CheckpointError
 from trainer.files import read_json, write_text
-from zoo.publishing import publish
+from zoo.publishing import publish_as
 
 CARDS = Path(__file__).parents[1] / "model_cards"
 
@@ -34,8 +33,7 @@ def bundle(run: tyro.conf.Positional[Path], /) -> None:
     folder = registry.find(name).folder
     if folder is None:
         raise CheckpointError(f"{name} is registered without weights. Give its ModelEntry a `weights` folder first.")
-    shutil.rmtree(folder, ignore_errors=True)
-    publish(run, to=folder)
+    publish_as(run, folder, name)
     text = (folder / "README.md").read_text(encoding="utf-8")
     write_text(card_path(name), text.replace("](picture.png)", f"](../{folder.relative_to(CARDS.parent)}/picture.png)"))
     logging.getLogger("zoo").info("Card: %s", card_path(name))

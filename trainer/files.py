@@ -38,6 +38,8 @@ def atomic_folder(target: Path | str, replace: bool = False) -> Iterator[Path]:
             temporary.mkdir(parents=True)
             yield temporary
             for path in sorted(temporary.rglob("*")):
+                if path.is_file():
+                    path.chmod(0o644)  # some libraries write files that only their owner can read
                 _sync(path)
             _sync(temporary)
             aside = None

@@ -144,6 +144,7 @@ class Trainer:
             "step": self.step,
             "steps": self.steps,
             "seconds": self.seconds,
+            "last": self.last,
             "metrics": {"sums": self.metrics.sums, "count": self.metrics.count},
             "objective": self.objective.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -160,7 +161,7 @@ class Trainer:
             raise CheckpointError(f"The checkpoint in {self.folder} belongs to another model or optimizer: {error}") from error
         for callback in self.callbacks:
             callback.load_state_dict(state["callbacks"].get(type(callback).__name__, {}))
-        self.step, self.seconds = state["step"], state["seconds"]
+        self.step, self.seconds, self.last = state["step"], state["seconds"], state["last"]
         self.metrics.sums = {k: v.to(self.accelerator.device) for k, v in state["metrics"]["sums"].items()}
         self.metrics.count = state["metrics"]["count"]
         generators = state["random"]

@@ -4,10 +4,10 @@ A number appears in a card only together with the command that measured it.
 """
 
 import json
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, StrictUndefined
 
@@ -17,19 +17,26 @@ from trainer.config import to_dict
 from trainer.errors import CheckpointError
 
 LICENCE = "apache-2.0"
+TEMPLATE = Path(__file__).parents[1] / "model_cards" / "TEMPLATE.md"
 PICTURE = "picture.png"
 """Name of the picture beside the card."""
 
 
-def write_card(model: Model, record: dict[str, Any], run: Path) -> tuple[str, dict[str, Path]]:
-    """The text of a card for a model that a run made, and the files it shows (name -> path). Raises CheckpointError when the result is no valid card."""
+FOLDER = "path/to/this/folder"
+"""What a card calls the place of its own model."""
+
+
+def write_card(model: Model, record: dict[str, Any], run: Path, where: str = FOLDER) -> tuple[str, dict[str, Path]]:
+    """The text of a card for a model that a run made, and the files it shows (name -> path).
+
+    `where` is what the card's snippet loads. Raises CheckpointError when the result is no valid card."""
     system = registry.systems()[model.system]
     name = model.name or model.system
     results = record.get("evaluations", [])
     recipe = (run / "recipe.yaml").read_text(encoding="utf-8").strip()
     picture = latest_picture(run)
     template = Environment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(
-        resources.files("model_cards").joinpath("TEMPLATE.md").read_text(encoding="utf-8")
+        TEMPLATE.read_text(encoding="utf-8")
     )
     text = template.render(
         card_data=metadata(model, record).to_yaml(),
@@ -40,7 +47,7 @@ def write_card(model: Model, record: dict[str, Any], run: Path) -> tuple[str, di
         parameters=record["parameters"],
         input=describe_input(model),
         paper=system.paper,
-        snippet=snippet(model),
+        snippet=snippet(model, where),
         picture=picture and PICTURE,
         picture_caption=system.picture,
         data=record["data"],
@@ -94,14 +101,13 @@ def metadata(model: Model, record: dict[str, Any]) -> ModelCardData:
     )
 
 
-def snippet(model: Model, where: str = "path/to/this/folder") -> str:
+def snippet(model: Model, where: str = FOLDER) -> str:
     """Python lines that load this very model and use it."""
-    loaded = model.name if model.name in registry.list_models(pretrained=True) else where
     config = model.config
     lines = registry.systems()[model.system].snippet.format(
         width=config.embed_dim, tokens=model.pos_embed.shape[1], classes=getattr(config, "num_classes", 0)
     )
-    return f'import zoo\n\nmodel = zoo.from_pretrained("{loaded}")\n{lines}'
+    return f'import zoo\n\nmodel = zoo.from_pretrained("{where}")\n{lines}'
 
 
 def describe_input(model: Model) -> str:
@@ -116,7 +122,7 @@ def check_card(text: str, name: str) -> ModelCard:
     try:
         card = ModelCard(text)
         ModelCardData(**card.data.to_dict())
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, yaml.YAMLError) as error:
         raise CheckpointError(f"The card of {name} is not valid for the Hub: {error}") from error
     if not card.text.strip() or card.data.library_name != "modality-zoo":
         raise CheckpointError(f"The card of {name} is empty or does not name modality-zoo as its library.")

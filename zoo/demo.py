@@ -25,7 +25,7 @@ from modalities.common import pretrained
 from modalities.common.evaluation import features, linear_probe, nearest_neighbours
 from modalities.common.model import Model
 from modalities.common.reconstruction import MaskedReconstruction
-from modalities.common.run import command, run
+from modalities.common.run import ModelRecipe, command, run
 from modalities.vision.augment import FinetuneAugment
 from modalities.vision.data import LabelledImages, UnlabelledImages
 from modalities.vision.finetune import digits_recipe
@@ -33,7 +33,7 @@ from modalities.vision.objectives.mae import MAEObjectiveConfig
 from modalities.vision.recipes import draw_reconstructions
 from trainer.config import replace
 from trainer.data import seeded
-from trainer.errors import ConfigError, ZooError
+from trainer.errors import ConfigError, Interrupted, ZooError
 from trainer.files import read_json, write_json
 from zoo.cards import write_card
 from zoo.publishing import publish
@@ -43,57 +43,75 @@ log = logging.getLogger("zoo")
 RECIPE = "vision/mae-tiny-digits"
 PER_CLASS = 10
 SEEDS = (0, 1, 2)
-PARTS = ("pretrain", "finetune", "published")
+PARTS = ("pretrain", "finetune", "published", "test-digits")
 
 Values = dict[str, dict[str, list[float]]]
 
 
 def run_demo(folder: Path) -> dict[str, Any]:
-    """Run everything into `folder` (an earlier demo there is replaced) and return the results."""
+    """Run everything into `folder` and return the results. A finished demo there is replaced, a stopped one goes on."""
+    try:
+        return _run_demo(folder)
+    except Interrupted as error:
+        raise Interrupted(f"The demo stopped; what is done so far is in {folder}. The same command goes on from there.") from error
+
+
+def _run_demo(folder: Path) -> dict[str, Any]:
     began = time.perf_counter()
     _prepare(folder)
     recipe = registry.find_recipe(RECIPE)
     log.info("1. Pre-training without labels")
-    export = run(recipe, folder / "pretrain", card=write_card)
+    export = _run_or_resume(recipe, folder / "pretrain")
     model = pretrained.load(export)
     values: Values = {k: {} for k in ("probe", "knn", "finetune", "pixels")}
     log.info("2. Frozen features and raw pixels, %d labels per class, %d seeds", PER_CLASS, len(SEEDS))
     for seed in SEEDS:
         _measure_frozen(model, labelled(recipe.data, seed), seed, values)
     log.info("3. Fine-tuning and training from scratch, the same budget")
+    fitted: dict[str, list[float]] = {}
     for seed in SEEDS:
         for start in ("pretrained", "scratch"):
             finetune = digits_recipe(str(export), labelled(recipe.data, seed), seed, scratch=start == "scratch")
             place = folder / "finetune" / f"{start}-{seed}"
-            run(finetune, place, card=write_card)
-            values["finetune"].setdefault(start, []).append(read_json(place / "record.json")["evaluations"][0]["value"])
+            _run_or_resume(finetune, place)
+            record = read_json(place / "record.json")
+            values["finetune"].setdefault(start, []).append(record["evaluations"][0]["value"])
+            fitted.setdefault(start, []).append(100 * record["final"]["accuracy"])
     log.info("4. Publishing, and loading back in a new process")
     test = labelled(recipe.data, 0).build_plain(model.preprocess)[1]
     _record_evaluations(folder / "pretrain", values, test)
     _draw(model, test, folder / "reconstructions.png")
     publish(folder / "pretrain", to=folder / "published" / "mae-tiny-digits")
     classifier = publish(folder / "finetune" / "pretrained-0", to=folder / "published" / "classifier")
-    said = _predict_elsewhere(classifier, test, folder / "test-digit.png")
+    said = _predict_elsewhere(classifier, test, folder / "test-digits")
     seconds = time.perf_counter() - began
     results = {
         kind: {name: {"mean": round(mean(found), 2), "values": found} for name, found in rows.items()} for kind, rows in values.items()
     }
     results["seconds"] = round(seconds, 1)
     write_json(folder / "results.json", results)
-    _show(results, said, folder)
+    _show(results, fitted, said, folder)
     return results
 
 
+def _run_or_resume(recipe: ModelRecipe, place: Path) -> Path:
+    """Run a recipe in a folder: from the start, from where it stopped, or not at all when it is done."""
+    if (place / "record.json").exists() and (place / "export").is_dir():
+        return place / "export"
+    return run(recipe, place, resume=(place / "recipe.yaml").exists(), card=write_card)
+
+
 def _prepare(folder: Path) -> None:
-    """Make room: remove an earlier demo, and nothing else."""
+    """Make room: remove a finished demo, keep the runs of a stopped one, touch nothing else."""
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file. Choose a folder with --to.")
-    known = {*PARTS, "results.json", "reconstructions.png", "test-digit.png"}
+    known = {*PARTS, "results.json", "reconstructions.png"}
     strange = [p.name for p in folder.iterdir() if p.name not in known] if folder.exists() else []
     if strange:
         raise ConfigError(f"{folder} holds other things than an earlier demo ({', '.join(sorted(strange)[:5])}). Choose another folder with --to.")
-    for part in PARTS:
+    for part in PARTS if (folder / "results.json").exists() else ("published", "test-digits"):
         shutil.rmtree(folder / part, ignore_errors=True)
+    (folder / "results.json").unlink(missing_ok=True)
 
 
 def labelled(data: UnlabelledImages, seed: int) -> LabelledImages:
@@ -150,17 +168,20 @@ def _draw(model: Model, test: Any, path: Path) -> None:
     draw_reconstructions(MaskedReconstruction(model, MAEObjectiveConfig()), images, noise, path, "Test digits: three quarters hidden, then filled in (with the true mean and contrast of each patch)")
 
 
-def _predict_elsewhere(classifier: Path, test: Any, path: Path) -> str:
-    """Write one test image as a file and let a new process load the published classifier and name it."""
-    Image.fromarray(test.images[0, 0].numpy()).save(path)
-    arguments = [sys.executable, "-m", "zoo.cli", "predict", str(classifier), str(path)]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+def _predict_elsewhere(classifier: Path, test: Any, folder: Path) -> str:
+    """Write a few test images as files and let a new process load the published classifier and name them."""
+    folder.mkdir()
+    files = []
+    for i in range(4):
+        files.append(folder / f"{i}-is-a-{test.classes[int(test.labels[i])]}.png")
+        Image.fromarray(test.images[i, 0].numpy()).save(files[-1])
+    done = subprocess.run([sys.executable, "-m", "zoo.cli", "predict", str(classifier), *map(str, files)], capture_output=True, text=True, check=False)
     if done.returncode:
         raise ZooError(f"The published model did not load in a new process: {done.stderr.strip()}")
-    return f"zoo predict {classifier} {path}\n  {done.stdout.strip()}\n  (the label is {test.classes[int(test.labels[0])]})"
+    return f"zoo predict {classifier} {folder}/*.png\n{done.stdout.strip()}"
 
 
-def _show(results: dict[str, Any], said: str, folder: Path) -> None:
+def _show(results: dict[str, Any], fitted: dict[str, list[float]], said: str, folder: Path) -> None:
     """The table, and where everything lies."""
     rows = [
         ("fine-tuned, pre-trained", results["finetune"]["pretrained"]),
@@ -181,11 +202,14 @@ def _show(results: dict[str, Any], said: str, folder: Path) -> None:
         table.add_row(name, f"{row['mean']:.1f}", "  ".join(f"{v:.1f}" for v in row["values"]), style=style)
     console = Console(soft_wrap=True, highlight=False)
     console.print(table)
+    accuracies = {start: ", ".join(f"{v:.0f}" for v in found) for start, found in fitted.items()}
+    console.print(f"Accuracy on the training images at the end: pre-trained {accuracies['pretrained']}; from scratch {accuracies['scratch']} %\n")
     console.print(said)
     console.print(
         f"\n{results['seconds']:.0f} s in all. Everything lies in {folder}:\n"
         "  results.json           the figures of the table\n"
         "  reconstructions.png    original | masked | reconstructed test digits\n"
         "  pretrain/ finetune/    the runs: recipe, metrics.jsonl, tensorboard, pictures, checkpoints, export\n"
+        "  test-digits/           the images that a new process named\n"
         "  published/             what would be published: weights, config, preprocessing, card"
     )

@@ -8,7 +8,7 @@ import tyro
 from modalities.common import pretrained
 from trainer.errors import CheckpointError
 from trainer.files import read_json
-from zoo.cards import write_card
+from zoo.cards import FOLDER, write_card
 
 log = logging.getLogger("zoo")
 
@@ -23,13 +23,18 @@ def publish(run: tyro.conf.Positional[Path], /, to: Path) -> Path:
         run: Folder of a finished run.
         to: Folder to write: new, empty, or an earlier publication, which is replaced.
     """
+    return publish_as(run, to, FOLDER)
+
+
+def publish_as(run: Path, to: Path, where: str) -> Path:
+    """`publish`, with what the card's snippet loads: the folder, or the name under which the model is registered."""
     if not (run / "record.json").exists():
         unfinished = (run / "recipe.yaml").exists()
         hint = "The run is not finished: start it again with --resume." if unfinished else "Expected the folder of a run (zoo pretrain, zoo finetune)."
         raise CheckpointError(f"{run} has no record.json. {hint}")
     record = read_json(run / "record.json")
     model = pretrained.load(run / "export")
-    card, files = write_card(model, record, run)
+    card, files = write_card(model, record, run, where)
     model.save_pretrained(to, card=card, files=files)
     again = pretrained.load(to)
     theirs = again.state_dict()

@@ -51,6 +51,10 @@ class Model(nn.Module, PyTorchModelHubMixin, library_name="modality-zoo"):
         """Names of parameters that are not decayed, beside the 1-D ones."""
         return set()
 
+    def default_preprocess(self) -> Preprocess | None:
+        """The usual preprocessing for a model of this config, where the field has one."""
+        return None
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""

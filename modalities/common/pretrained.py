@@ -20,7 +20,7 @@ def create(name: str, **changes: Any) -> Model:
     cls = registry.system_class(entry.system)
     config = replace(replace(cls.config_class(), entry.fields, name), changes, name)
     model = cls(config)
-    model.name = name
+    model.name, model.preprocess = name, model.default_preprocess()
     return model
 
 

@@ -67,7 +67,7 @@ _TINY = dict(
 
 MODELS = [
     _mae("tiny", 244_432, "MAE of our own size for tests and laptops, 32 x 32 RGB, patches of 4", input_size=(32, 32), **_TINY),
-    _mae("tiny-digits", 236_448, "mae-tiny for 20 x 20 grey, pre-trained on cluttered digits", input_size=(20, 20), in_chans=1, **_TINY),
+    _mae("tiny-digits", 236_448, "mae-tiny for 20 x 20 grey, pre-trained on cluttered digits", "pretrained/mae-tiny-digits", input_size=(20, 20), in_chans=1, **_TINY),
     _mae("small", 28_663_936, "MAE ViT-S/16 at 224, decoder 512 x 2 (as the thorax recipe)", embed_dim=384, num_heads=6, decoder_depth=2),
     _mae("base", 111_907_840, "MAE ViT-B/16 at 224, decoder 512 x 8"),
     _mae("large", 329_541_888, "MAE ViT-L/16 at 224, decoder 512 x 8", embed_dim=1024, depth=24, num_heads=16),

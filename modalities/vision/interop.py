@@ -109,8 +109,6 @@ def _spelling(keys: Iterable[str]) -> str:
 
 def build(state: State, config: Fields | None, layout: str, where: str) -> Model:
     """The model of a foreign checkpoint, in evaluation mode and single precision, with its preprocessing."""
-    from modalities.vision.preprocess import ImagePreprocess
-
     system, fields, _, ours = from_layout(state, config, layout, where)
     cls = SYSTEMS[system]
     ours = {k: v.float() if v.is_floating_point() else v for k, v in ours.items()}
@@ -118,8 +116,7 @@ def build(state: State, config: Fields | None, layout: str, where: str) -> Model
     if model.config.in_chans in (1, 3):
         stated = (config or {}).get("pretrained_cfg", {}) if layout == "timm" else {}
         changes = {k: stated[k] for k in ("mean", "std", "interpolation", "crop_pct") if k in stated}
-        usual = ImagePreprocess.default(model.config.input_size, model.config.in_chans)
-        model.preprocess = replace(usual, changes, where)
+        model.preprocess = replace(model.default_preprocess(), changes, where)
     return model
 
 

@@ -69,6 +69,11 @@ class ImagePreprocess(Preprocess):
         crop_pct = 0.875 if SMALL <= max(size) <= 224 else 1.0
         return cls(size=size, channels=channels, mean=mean, std=std, crop_pct=crop_pct)
 
+    @classmethod
+    def usual(cls, input_size: tuple[int, ...], channels: int) -> "ImagePreprocess | None":
+        """`default` where it exists: two spatial axes and 1 or 3 channels."""
+        return cls.default(input_size, channels) if len(input_size) == 2 and channels in (1, 3) else None
+
     def __call__(self, raw: Any) -> Batch:
         """One picture or several -> {"image": (B, C, H, W) float32}.
 

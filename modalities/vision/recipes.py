@@ -115,7 +115,7 @@ def mae_huge() -> MAERecipe:
 
 
 def mae_tiny_digits() -> MAERecipe:
-    """The demo's recipe: cluttered scenes of real digits, about two minutes on two cores."""
+    """The demo's recipe: cluttered scenes of real digits, one to two minutes on two cores."""
     name = "vision/mae-tiny-digits"
     return MAERecipe(
         recipe=name,
@@ -123,7 +123,7 @@ def mae_tiny_digits() -> MAERecipe:
         data=UnlabelledImages("digits-cluttered", augment=PretrainAugment.none()),
         train=TrainConfig(
             batch_size=128,
-            steps=2800,
+            steps=2400,
             log_every=20,
             optim=OptimConfig(lr=4e-3, betas=(0.9, 0.95), weight_decay=0.05),
             schedule=ScheduleConfig(warmup=0.05),

@@ -7,6 +7,7 @@ official and of transformers' layout convert exactly (`modalities.vision.interop
 from dataclasses import dataclass
 
 from modalities.common.masked_autoencoder import MaskedAutoencoder, MaskedAutoencoderConfig
+from modalities.vision.preprocess import ImagePreprocess
 
 
 @dataclass(frozen=True)
@@ -21,3 +22,7 @@ class MAE(MaskedAutoencoder):
     system = "vision/mae"
     config_class = MAEConfig
     input_key = "image"
+
+    def default_preprocess(self) -> ImagePreprocess | None:
+        """ImageNet's statistics for RGB, -1..1 for grey; other channels have no usual ones."""
+        return ImagePreprocess.usual(self.config.input_size, self.config.in_chans)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from modalities.common.positions import resize_positions
 from modalities.common.vit import ViTConfig, ViTEncoder
+from modalities.vision.preprocess import ImagePreprocess
 from trainer.errors import ConfigError, DataError, ModelError
 from trainer.objective import Batch
 
@@ -52,6 +53,10 @@ class ViTClassifier(ViTEncoder):
     system = "vision/mae-vit"
     config_class = ViTClassifierConfig
     input_key = "image"
+
+    def default_preprocess(self) -> ImagePreprocess | None:
+        """ImageNet's statistics for RGB, -1..1 for grey; other channels have no usual ones."""
+        return ImagePreprocess.usual(self.config.input_size, self.config.in_chans)
 
     def __init__(self, config: ViTClassifierConfig) -> None:
         super().__init__(config)
