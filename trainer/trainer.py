@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from torch import Tensor
 
@@ -47,6 +48,7 @@ class Trainer:
         """Training time so far, resumed parts included."""
         self.last: dict[str, float] = {}
         """The metrics last read."""
+        AcceleratorState._reset_state()  # it is global: an earlier run in this process may have had another precision
         self.accelerator = Accelerator(mixed_precision={"fp32": "no", "bf16": "bf16"}[config.precision])
         self.metrics = Metrics()
         self._stop = False
@@ -148,7 +150,7 @@ class Trainer:
             "metrics": {"sums": self.metrics.sums, "count": self.metrics.count},
             "objective": self.objective.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "callbacks": {type(c).__name__: c.state_dict() for c in self.callbacks},
+            "callbacks": {name: c.state_dict() for name, c in self._named_callbacks().items()},
             "random": {"torch": torch.get_rng_state(), "cuda": cuda, "numpy": np.random.get_state(), "python": random.getstate()},
         }
 
@@ -159,8 +161,8 @@ class Trainer:
             self.optimizer.load_state_dict(state["optimizer"])
         except (RuntimeError, ValueError, KeyError) as error:
             raise CheckpointError(f"The checkpoint in {self.folder} belongs to another model or optimizer: {error}") from error
-        for callback in self.callbacks:
-            callback.load_state_dict(state["callbacks"].get(type(callback).__name__, {}))
+        for name, callback in self._named_callbacks().items():
+            callback.load_state_dict(state["callbacks"].get(name, {}))
         self.step, self.seconds, self.last = state["step"], state["seconds"], state["last"]
         self.metrics.sums = {k: v.to(self.accelerator.device) for k, v in state["metrics"]["sums"].items()}
         self.metrics.count = state["metrics"]["count"]
@@ -170,6 +172,11 @@ class Trainer:
             torch.cuda.set_rng_state_all(generators["cuda"])
         np.random.set_state(generators["numpy"])
         random.setstate(generators["python"])
+
+    def _named_callbacks(self) -> dict[str, Callback]:
+        """Callbacks by class name and, where there are several of one class, their order."""
+        names = [type(c).__name__ for c in self.callbacks]
+        return {f"{name}.{names[:i].count(name)}": c for i, (name, c) in enumerate(zip(names, self.callbacks))}
 
     def _build(self) -> None:
         """Model and optimizer as the callbacks want them. A wrong config is refused here, before anything is written."""

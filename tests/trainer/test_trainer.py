@@ -270,3 +270,32 @@ def test_a_changed_field_replaces_its_other_form():
     assert settle(replace(base, {"train.steps": 7}), base).train.total_steps(160) == 7
     both = replace(base, {"train.steps": 7, "train.epochs": 2.0})
     assert settle(both, base) == both and settle(base, base) == base
+
+
+def test_runs_of_different_precision_in_one_process(tmp_path):
+    losses = {}
+    for name, precision in (("a", "fp32"), ("b", "bf16"), ("c", "fp32")):
+        trainer = fit(tmp_path / name, config=replace(CONFIG, {"precision": precision}))
+        assert trainer.objective.net[0].weight.dtype == torch.float32
+        losses[name] = [line["loss"] for line in lines(tmp_path / name)]
+    assert losses["a"] == losses["c"] != losses["b"] and losses["a"] == pytest.approx(losses["b"], rel=0.1)
+
+
+def test_two_callbacks_of_one_class_keep_their_own_state(tmp_path):
+    class Count(Callback):
+        def __init__(self, by):
+            self.by, self.total = by, 0
+
+        def after_step(self, trainer):
+            self.total += self.by
+
+        def state_dict(self):
+            return {"total": self.total}
+
+        def load_state_dict(self, state):
+            self.total = state["total"]
+
+    fit(tmp_path / "a", Count(1), Count(10))
+    one, ten = Count(1), Count(10)
+    fit(tmp_path / "a", one, ten, resume=True)
+    assert (one.total, ten.total) == (30, 300)
