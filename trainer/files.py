@@ -109,6 +109,9 @@ def explain(error: OSError, target: Path | str) -> CheckpointError:
         errno.ENOTDIR: "a part of this path is a file, not a folder. Choose another folder",
     }
     reason = reasons.get(error.errno or 0, f"{error.strerror or error}")
+    folder = Path(target).parent
+    if folder.name.startswith(TEMPORARY):  # name the folder that was to appear, not the one that was made for it
+        target = folder.parent / folder.name.removeprefix(TEMPORARY).rpartition("-")[0]
     return CheckpointError(f"Cannot write {target}: {reason}. Nothing half-written was left behind.")
 
 

@@ -79,20 +79,24 @@ def run(recipe: ModelRecipe, folder: Path | str, resume: bool = False, card: Car
         recipe.save(folder / "recipe.yaml")
     try:
         trainer.fit(resume=resume)
+        return _finish(recipe, trainer, began, card)
     except (KeyboardInterrupt, Interrupted) as error:
         reached = f"{error}" if isinstance(error, Interrupted) else f"Stopped at once; the last checkpoint in {folder} is what counts."
         raise Interrupted(f"{reached} The same command with --resume goes on from there.") from error
 
-    model = objective.export()
+
+def _finish(recipe: ModelRecipe, trainer: Trainer, began: float, card: CardWriter | None) -> Path:
+    """Evaluate the trained model, write the record and the export; returns the export folder."""
+    folder = trainer.folder
+    model = trainer.objective.export()
     for hook in overriding(trainer.callbacks, "export"):
         model = hook(trainer, model)
     model.eval()
-    evaluations = recipe.evaluate(model)
     record = {
         "recipe": recipe.recipe,
         "command": command(),
-        "data": source.describe() if hasattr(source, "describe") else {},
-        "samples": len(source),
+        "data": trainer.source.describe() if hasattr(trainer.source, "describe") else {},
+        "samples": len(trainer.source),
         "steps": trainer.steps,
         "batch_size": recipe.train.batch_size,
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -100,7 +104,7 @@ def run(recipe: ModelRecipe, folder: Path | str, resume: bool = False, card: Car
         "seconds": round(trainer.seconds, 1),
         "seconds_with_setup": round(time.perf_counter() - began, 1),
         "final": {k: v for k, v in trainer.last.items() if k != "samples_per_second"},
-        "evaluations": evaluations,
+        "evaluations": recipe.evaluate(model),
         "versions": versions(),
     }
     if trainer.accelerator.is_main_process:
