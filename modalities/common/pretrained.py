@@ -61,10 +61,10 @@ def locate(source: Path | str) -> Path:
         return entry.folder
     if folder.exists():
         raise CheckpointError(f"{folder} is a file. Expected the folder with its config.json.")
-    raise UnknownNameError(
-        f"{str(source)!r} is neither a folder nor a model of the zoo.{did_you_mean(str(source), registry.entries())} "
-        "`zoo list` shows all names."
-    )
+    hint = did_you_mean(str(source), registry.entries())
+    if not hint and str(source).count("/") == 1:
+        hint = " A model of the Hub has to be downloaded first; then give its folder."
+    raise UnknownNameError(f"{str(source)!r} is neither a folder nor a model of the zoo.{hint} `zoo list` shows all names.")
 
 
 def modality_of(source: Path | str) -> str:

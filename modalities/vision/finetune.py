@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import torch
 
+from modalities import registry
 from modalities.common import pretrained
 from modalities.common.evaluation import accuracy
 from modalities.common.run import ModelRecipe
@@ -60,7 +61,8 @@ class FinetuneRecipe(ModelRecipe):
     def build(self) -> tuple[ImageSource, Classification]:
         if not self.model:
             raise ConfigError("Say which encoder to start from: --model FOLDER_OR_NAME (`zoo list` shows the names).")
-        encoder = pretrained.load(self.model)
+        architecture_only = self.scratch and self.model in registry.entries()
+        encoder = pretrained.create(self.model) if architecture_only else pretrained.load(self.model)
         if not isinstance(encoder, ViTEncoder):
             raise ModelError(f"{self.model} is a {type(encoder).__name__}; fine-tuning on images needs a vision transformer.")
         preprocess = encoder.preprocess or preprocess_for(self.data, encoder.config.input_size, encoder.config.in_chans)
@@ -107,7 +109,10 @@ def default_recipe(model: str, head: str = "linear", data: str = "") -> Finetune
     Learning rates are per 256 samples; the batch is 256 where the paper has 1024 (16384 for the probe), so
     that it fits one device.
     """
-    width = pretrained.load(model).config.embed_dim if model else 768
+    if not model or model in registry.entries():
+        width = registry.find(model).fields.get("embed_dim", 768) if model else 768
+    else:
+        width = pretrained.load(model).config.embed_dim
     changes = FinetuneAugment.probe() if head == "probe" else FinetuneAugment()
     if data in BUILT_IN:  # small grey digits: no mirror image, no colour operations
         changes = FinetuneAugment.none()

@@ -98,6 +98,14 @@ def test_publish(finetuned_run, pretrained_run, tmp_path, capsys):
     assert "record.json" in capsys.readouterr().err and not (tmp_path / "x").exists()
 
 
+def test_training_from_scratch_needs_no_weights(photos, tmp_path, capsys):
+    arguments = ["--data.path", str(photos), "--to", str(tmp_path / "s"), *QUICK]
+    assert main(["finetune", "vision/mae-tiny", *arguments]) == 1
+    assert "no weights come with it" in capsys.readouterr().err
+    assert main(["finetune", "vision/mae-tiny", "--scratch", *arguments]) == 0
+    assert zoo.from_pretrained(tmp_path / "s").config.embed_dim == zoo.create("vision/mae-tiny").config.embed_dim
+
+
 def test_finetune_script_of_the_modality(photos, pretrained_run, tmp_path):
     from modalities.vision.finetune import main as script
 
