@@ -68,6 +68,11 @@ class Trainer:
                 self._call("end_of_phase")
         except OSError as error:
             raise explain(error, self.folder) from error
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"{hardware(self.accelerator.device)} ran out of memory at step {self.step} with train.batch_size={self.config.batch_size}. "
+                "Lower train.batch_size or choose a smaller model."
+            ) from error
         finally:
             self._close()
 

@@ -299,3 +299,12 @@ def test_two_callbacks_of_one_class_keep_their_own_state(tmp_path):
     one, ten = Count(1), Count(10)
     fit(tmp_path / "a", one, ten, resume=True)
     assert (one.total, ten.total) == (30, 300)
+
+
+def test_out_of_memory_names_the_batch_size(tmp_path):
+    class Hungry(Callback):
+        def after_backward(self, trainer):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(TrainingError, match="train.batch_size=16"):
+        fit(tmp_path / "a", Hungry())
