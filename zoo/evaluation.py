@@ -1,6 +1,5 @@
 """`zoo evaluate`: measured results of a model, with the command that measured them."""
 
-import json
 import logging
 from pathlib import Path
 from typing import Any

@@ -22,8 +22,8 @@ from modalities.vision.augment import FinetuneAugment
 from modalities.vision.data import BUILT_IN, ImageSource, LabelledImages
 from modalities.vision.models.vit import ViTClassifier
 from modalities.vision.objectives.classification import Classification, ClassificationConfig
-from modalities.vision.pictures import contact_sheet
-from modalities.vision.recipes import _spread, preprocess_for
+from modalities.vision.pictures import contact_sheet, spread
+from modalities.vision.recipes import preprocess_for
 from trainer.errors import ConfigError, ModelError
 from trainer.optim import OptimConfig
 from trainer.recipe import TrainConfig
@@ -88,7 +88,7 @@ class FinetuneRecipe(ModelRecipe):
         """Draws test images with their label and what the classifier says."""
         preprocess = objective.model.preprocess
         test = self.data.build_plain(preprocess)[1]
-        shown = [test[i] for i in _spread(len(test), 24)]
+        shown = [test[i] for i in spread(len(test), 24)]
         images = torch.stack([s["image"] for s in shown])
 
         def draw(path: Path, title: str) -> None:

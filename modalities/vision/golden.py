@@ -6,6 +6,7 @@ from collections.abc import Callable
 from torch import Tensor
 from torch.nn import functional as F
 
+from modalities import registry
 from modalities.common.golden import Golden, gradients_of, pick
 from modalities.common.model import Model
 from modalities.common.patches import unpatchify
@@ -38,7 +39,7 @@ def _load(golden: Golden) -> tuple[Model, dict]:
     system, fields, objective, state = interop.from_layout(golden.state, config, golden.layout, where)
     if system.replace("-", "_") != golden.model:
         raise CheckpointError(f"{where} says it holds a {golden.model}, but its weights are those of a {system}.")
-    cls = interop.SYSTEMS[system]
+    cls = registry.system_class(system)
     return cls.from_state(from_dict(cls.config_class, fields, where), state, where).requires_grad_(True), objective
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from modalities import registry
 from modalities.common.model import Model, check_tensors
 from modalities.vision.models.mae import MAE, MAEConfig
 from modalities.vision.models.vit import ViTClassifier
@@ -110,7 +111,7 @@ def _spelling(keys: Iterable[str]) -> str:
 def build(state: State, config: Fields | None, layout: str, where: str) -> Model:
     """The model of a foreign checkpoint, in evaluation mode and single precision, with its preprocessing."""
     system, fields, _, ours = from_layout(state, config, layout, where)
-    cls = SYSTEMS[system]
+    cls = registry.system_class(system)
     ours = {k: v.float() if v.is_floating_point() else v for k, v in ours.items()}
     model = cls.from_state(from_dict(cls.config_class, fields, where), ours, where)
     if model.config.in_chans in (1, 3):
@@ -146,7 +147,7 @@ def from_layout(state: State, config: Fields | None, layout: str, where: str = "
 
     system = MAE.system if has_decoder else ViTClassifier.system
     objective = {k: config[k] for k in ("mask_ratio", "norm_pix_loss") if has_decoder and k in config}
-    cls = SYSTEMS[system]
+    cls = registry.system_class(system)
     with torch.device("meta"):
         wanted = cls(from_dict(cls.config_class, fields, where)).state_dict()
     check_tensors(to_layout(wanted, layout), state, f"{where} does not fit a {system} in the {layout} layout.")
@@ -331,4 +332,3 @@ def _join(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-SYSTEMS: dict[str, type[Model]] = {MAE.system: MAE, ViTClassifier.system: ViTClassifier}

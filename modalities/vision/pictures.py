@@ -78,6 +78,11 @@ def contact_sheet(
     return _save(sheet, path)
 
 
+def spread(length: int, count: int) -> list[int]:
+    """`count` indices spread evenly over a range: which samples to show."""
+    return [i * length // min(count, length) for i in range(min(count, length))]
+
+
 def _pixels(images: Tensor, preprocess: ImagePreprocess | None) -> np.ndarray:
     """(B, C, H, W) -> uint8 (B, H, W, 3); NaN becomes mid-grey."""
     if images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) == 0:

@@ -13,10 +13,10 @@ from modalities.vision.augment import PretrainAugment
 from modalities.vision.data import BUILT_IN, ImageSet, ImageSource, UnlabelledImages, pixel_statistics
 from modalities.vision.models.mae import MAE, MAEConfig
 from modalities.vision.objectives.mae import MAEObjectiveConfig
-from modalities.vision.pictures import reconstruction_sheet
+from modalities.vision.pictures import reconstruction_sheet, spread
 from modalities.vision.preprocess import ImagePreprocess
 from trainer.config import replace
-from trainer.data import ordered_batches, seeded
+from trainer.data import seeded
 from trainer.optim import OptimConfig
 from trainer.recipe import TrainConfig
 from trainer.schedule import ScheduleConfig
@@ -45,7 +45,7 @@ class MAERecipe(ModelRecipe):
     def draw(self, objective: MaskedReconstruction, source: ImageSource) -> Callable[[Path, str], None]:
         """Draws original | masked | reconstructed for a few training images, always with the same masks."""
         with seeded(self.train.seed):
-            images = torch.stack([source[i]["image"] for i in _spread(len(source), PICTURES)])
+            images = torch.stack([source[i]["image"] for i in spread(len(source), PICTURES)])
             noise = torch.rand(len(images), objective.model.patch_embed.length)
 
         def draw(path: Path, title: str) -> None:
@@ -129,8 +129,3 @@ def mae_tiny_digits() -> MAERecipe:
             schedule=ScheduleConfig(warmup=0.05),
         ),
     )
-
-
-def _spread(length: int, count: int) -> list[int]:
-    """`count` indices spread evenly over a range."""
-    return [i * length // min(count, length) for i in range(min(count, length))]

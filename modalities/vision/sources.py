@@ -5,6 +5,7 @@ A sample is {"image": (C, H, W) float32, normalised} and, when the set has label
 
 import copy
 import os
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ PARTS = (TRAIN_FOLDER, *TEST_FOLDERS)
 """Folders with these names are a part of the set that the folder above is named after."""
 
 
-class ImageSource:
+class ImageSource(ABC):
     """What all sets of pictures share. A subclass gives `name`, `__len__`, `item`, `take` and `describe`."""
 
     name: str
@@ -40,20 +41,20 @@ class ImageSource:
     labels: Tensor | None = None
     """(N,) int64, or None."""
 
-    def __len__(self) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def __len__(self) -> int: ...
 
+    @abstractmethod
     def item(self, index: int) -> Any:
         """The raw picture (a path or uint8 pixels), before any transform."""
-        raise NotImplementedError
 
+    @abstractmethod
     def take(self, indices: Sequence[int]) -> Self:
         """The same set with only these samples, in this order."""
-        raise NotImplementedError
 
+    @abstractmethod
     def describe(self) -> dict[str, Any]:
         """Facts for logs and cards: name, samples, classes, source, licence, derivation."""
-        raise NotImplementedError
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         return self.sample(index, self.preprocess.transform)
