@@ -1,131 +1,249 @@
-"""Complete training states on disk: tensors in safetensors, everything else in JSON, no pickle.
+"""Complete training states on disk, whole or not at all.
 
-A checkpoint is a folder `step-00001000/` with `state.json` (the structure), `state.safetensors` (its
-tensors) and `manifest.json` (format, versions, size and sha256 of each file). It is written under a
-temporary name and renamed, so a folder with the final name is always complete.
+A checkpoint is a folder `step-00001000/`:
+
+    state.json, state/*.safetensors    what all processes share: model, objective, optimizer, callbacks, ...
+                                       (one file, or one per process when the model is sharded)
+    ranks/00000.json, .safetensors     what each process has for itself: its random number generators
+    manifest.json                      format, versions, size and sha256 of each file: written last
+
+It is written under a temporary name beside its place, synced and renamed, and gets its manifest last. A folder without
+manifest is unfinished, is never read, and is removed by the next start.
 """
 
 import logging
+import os
+import shutil
+import uuid
+import warnings
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 
 from trainer.errors import CheckpointError
-from trainer.files import atomic_folder, read_json, remove_leftovers, sha256_of, write_json
-from trainer.weights import read_safetensors, require_finite, write_safetensors
+from trainer.files import TEMPORARY, explain, read_json, remove_leftovers, sha256_of, sync_folder, write_json
+from trainer.parallel import Processes, local
+from trainer.state import decode, encode, names_in, read_tensors, unshared
+from trainer.weights import require_finite, write_safetensors
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+MANIFEST = "manifest.json"
+
+Like = Callable[[str, torch.Size], Tensor | None]
+"""(name in the state, shape) -> the tensor to read it into, or None for a whole one on the CPU."""
+
 log = logging.getLogger("zoo")
 
 
-def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
-    """Write the state of `step` below `folder` and remove all but the newest `keep` checkpoints.
+def reached(point: str) -> None:
+    """Called at the named points of a save. It does nothing; tools.fault_storm puts a kill in its place."""
 
-    Raises CheckpointError when the disk does not take it (the older checkpoints stay) or when a tensor of
-    the model is not finite (a good checkpoint is never followed by a broken one).
+
+class Snapshot:
+    """A training state taken at one moment, ready to be written."""
+
+    def __init__(self, step: int, shared: dict[str, Any], own: list[dict[str, Any]], sharded: bool, copy: bool = False) -> None:
+        """`shared` is the same on all ranks (or sharded over them), `own` one state per rank. `copy` lets training go on meanwhile."""
+        self.step, self.sharded, self.world = step, sharded, len(own)
+        self.tensors: dict[str, Tensor] = {}
+        self.tree = encode(shared, "", self.tensors)
+        self.ranks: list[tuple[Any, dict[str, Tensor]]] = []
+        for state in own:
+            tensors: dict[str, Tensor] = {}
+            self.ranks.append((encode(state, "", tensors), tensors))
+        if not sharded:
+            self.tensors = {k: v.cpu().clone() for k, v in self.tensors.items()} if copy else unshared(self.tensors)
+        require_finite({k: local(v) for k, v in self.tensors.items() if k.startswith("objective.")}, f"The model at step {step}")
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the tensors take on disk, about."""
+        return sum(t.nbytes for t in self.tensors.values()) + 2**20
+
+
+def save_checkpoint(folder: Path, snapshot: Snapshot, keep: int, also: Collection[int] = (), processes: Processes | None = None) -> Path:
+    """Write a snapshot below `folder`, then remove all but the newest `keep` checkpoints and those of the steps in `also`.
+
+    With `processes` (a sharded state) all ranks must call this. Raises CheckpointError when the disk does not take it;
+    the older checkpoints stay.
     """
-    tensors: dict[str, Tensor] = {}
-    tree = encode(state, "", tensors)
-    require_finite({k: v for k, v in tensors.items() if k.startswith("objective.")}, f"The model at step {step}")
-    target = folder / f"step-{step:08d}"
-    with atomic_folder(target, replace=True) as temporary:
-        write_safetensors(tensors, temporary / "state.safetensors")
-        write_json(temporary / "state.json", tree)
-        write_json(
-            temporary / "manifest.json",
-            {
-                "format_version": FORMAT_VERSION,
-                "step": step,
-                "torch": torch.__version__,
-                "files": {
-                    p.name: {"size": p.stat().st_size, "sha256": sha256_of(p)} for p in sorted(temporary.iterdir())
-                },
-            },
-        )
-    for old in list_checkpoints(folder)[:-keep]:
-        # renamed first: a removal that is cut short must not leave a folder that looks complete
-        doomed = old.rename(old.parent / f".tmp-{old.name}")
-        for path in doomed.iterdir():
-            path.unlink()
-        doomed.rmdir()
+    target = folder / f"step-{snapshot.step:08d}"
+    main = processes is None or processes.main
+    temporary = folder / f"{TEMPORARY}{target.name}-{uuid.uuid4().hex[:8]}"
+    try:
+        try:
+            if main:
+                _require_room(folder, snapshot.nbytes)
+                (temporary / "state").mkdir(parents=True)
+                (temporary / "ranks").mkdir()
+            reached("folder made")
+            if processes is None:
+                write_safetensors(snapshot.tensors, temporary / "state" / "tensors.safetensors")
+            else:
+                temporary = processes.tell(temporary)
+                writer = HuggingFaceStorageWriter(str(temporary / "state"), save_distributed=True)
+                dcp.save(snapshot.tensors, storage_writer=writer, process_group=processes.words)
+            reached("half written")
+            if main:
+                _write_rest(snapshot, temporary)
+                _put_in_place(temporary, target, snapshot)
+        finally:
+            if main:
+                shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise explain(error, target) from error
+    if main:
+        prune(folder, keep, also)
+    if processes is not None:
+        processes.wait()
     return target
+
+
+def _require_room(folder: Path, needed: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise CheckpointError(
+            f"Cannot write a checkpoint to {folder}: it needs about {needed / 1e6:,.0f} MB and the disk has {free / 1e6:,.0f} MB free. "
+            "The older checkpoints are kept. Free some space and go on with --resume, or lower train.keep_last."
+        )
+
+
+def _write_rest(snapshot: Snapshot, temporary: Path) -> None:
+    write_json(temporary / "state.json", snapshot.tree)
+    for rank, (tree, tensors) in enumerate(snapshot.ranks):
+        write_safetensors(unshared(tensors), temporary / "ranks" / f"{rank:05d}.safetensors")
+        write_json(temporary / "ranks" / f"{rank:05d}.json", tree)
+
+
+def _put_in_place(temporary: Path, target: Path, snapshot: Snapshot) -> None:
+    """Sync, rename, and mark complete."""
+    files = sorted(p for p in temporary.rglob("*") if p.is_file())
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "step": snapshot.step,
+        "world": snapshot.world,
+        "sharded": snapshot.sharded,
+        "versions": {"torch": torch.__version__},
+        "files": {str(p.relative_to(temporary)): {"size": p.stat().st_size, "sha256": sha256_of(p)} for p in files},
+    }
+    sync_folder(temporary)
+    reached("before rename")
+    if target.exists():  # damaged, or it would not be written again
+        _remove(target)
+    os.rename(temporary, target)
+    reached("after rename")
+    write_json(target / MANIFEST, manifest)
+    sync_folder(target.parent)
+
+
+def prune(folder: Path, keep: int, also: Collection[int] = ()) -> None:
+    """Remove all but the newest `keep` checkpoints and those of the steps in `also`."""
+    for old in list_checkpoints(folder)[:-keep]:
+        if step_of(old) not in also:
+            _remove(old)
+
+
+def _remove(path: Path) -> None:
+    # renamed first: a removal that is cut short must not leave a folder that looks complete
+    doomed = path.rename(path.parent / f"{TEMPORARY}{path.name}-{uuid.uuid4().hex[:8]}")
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Complete checkpoints below a folder, oldest first."""
-    return sorted(p.parent for p in folder.glob("step-*/manifest.json"))
+    return sorted(p.parent for p in folder.glob(f"step-*/{MANIFEST}"))
 
 
-def load_newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The newest checkpoint that reads back well and its state; None when there is none.
+def step_of(path: Path) -> int:
+    """The step of a checkpoint by its name."""
+    return int(path.name.removeprefix("step-"))
+
+
+def clean(folder: Path) -> None:
+    """Remove what a killed process left unfinished."""
+    if folder.is_dir():
+        remove_leftovers(folder)
+        for path in folder.glob("step-*"):
+            if not (path / MANIFEST).exists():
+                _remove(path)
+
+
+def newest(folder: Path) -> Path | None:
+    """The newest checkpoint whose files are what was written; None when there is none.
 
     A damaged one is named in a warning and the one before it is used; when all are damaged, CheckpointError.
     """
-    if folder.is_dir():
-        remove_leftovers(folder)
-    found = list_checkpoints(folder)
     problems = []
-    for path in reversed(found):
+    for path in reversed(list_checkpoints(folder)):
         try:
-            return path, load_checkpoint(path)
+            verify(path)
+            return path
         except CheckpointError as error:
             problems.append(str(error))
-            log.warning("Skipping a damaged checkpoint: %s", error)
+            log.warning("Skipping a checkpoint that cannot be used: %s", error)
     if problems:
-        raise CheckpointError(f"No checkpoint in {folder} can be read. The newest: {problems[0]}")
+        raise CheckpointError(f"No checkpoint in {folder} can be used. The newest: {problems[0]}")
     return None
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read one checkpoint after checking format version and hashes. CheckpointError when anything differs."""
-    manifest = read_json(path / "manifest.json")
-    if manifest.get("format_version") != FORMAT_VERSION:
+def verify(path: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint, after checking the format version and every file's size and sha256."""
+    manifest = read_json(path / MANIFEST)
+    version = manifest.get("format_version") if isinstance(manifest, dict) else None
+    if version != FORMAT_VERSION:
         raise CheckpointError(
-            f"{path} has checkpoint format {manifest.get('format_version')!r}; this version reads {FORMAT_VERSION}."
+            f"{path} has checkpoint format {version!r}; this version of modality-zoo reads {FORMAT_VERSION}. Finish the run with the version "
+            "that began it, or start a new run from its exported weights (--init_from)."
         )
     for name, facts in manifest["files"].items():
         file = path / name
         if not file.is_file() or file.stat().st_size != facts["size"] or sha256_of(file) != facts["sha256"]:
             raise CheckpointError(f"{file} is missing or differs from what was written (size or sha256).")
-    return decode(read_json(path / "state.json"), read_safetensors(path / "state.safetensors"))
+    return manifest
 
 
-def encode(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """A state tree as JSON values; its tensors and arrays go to `tensors` under their path in the tree."""
-    if isinstance(value, Tensor):
-        tensors[name] = value.detach().cpu().clone()  # a clone: tied weights may not share memory in the file
-        return {"__tensor__": name}
-    if isinstance(value, np.ndarray):
-        tensors[name] = torch.from_numpy(value.astype(np.int64) if value.dtype == np.uint32 else value.copy())
-        return {"__array__": name, "dtype": str(value.dtype)}
-    if isinstance(value, dict):
-        if all(isinstance(k, str) for k in value):
-            return {k: encode(v, f"{name}.{k}" if name else k, tensors) for k, v in value.items()}
-        return {"__items__": [[k, encode(v, f"{name}.{k}", tensors)] for k, v in value.items()]}
-    if isinstance(value, tuple):
-        return {"__tuple__": [encode(v, f"{name}.{i}", tensors) for i, v in enumerate(value)]}
-    if isinstance(value, list):
-        return [encode(v, f"{name}.{i}", tensors) for i, v in enumerate(value)]
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    raise CheckpointError(f"A training state may hold tensors and plain values; {name} is a {type(value).__name__}.")
+class Stored:
+    """A checkpoint on disk, read part by part."""
+
+    def __init__(self, path: Path) -> None:
+        """`path` as `newest` gave it, verified."""
+        self.path, self.manifest = path, read_json(path / MANIFEST)
+        self.tree = read_json(path / "state.json")
+        self.world: int = self.manifest["world"]
+
+    def part(self, name: str, like: Like | None = None) -> Any:
+        """One entry of the state, its tensors read now; into sharded ones where `like` gives them."""
+        return decode(self.tree[name], self._tensors(list(names_in(self.tree[name])), like))
+
+    def _tensors(self, names: list[str], like: Like | None) -> dict[str, Tensor]:
+        if like is None and not self.manifest["sharded"]:
+            return read_tensors(self.path / "state" / "tensors.safetensors", names)
+        reader = HuggingFaceStorageReader(str(self.path / "state"))
+        stored = reader.read_metadata().state_dict_metadata
+        result = {}
+        for name in names:
+            place = like(name, stored[name].size) if like is not None else None
+            result[name] = torch.empty(stored[name].size, dtype=stored[name].properties.dtype) if place is None else place
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+            dcp.load(result, storage_reader=reader, no_dist=True)  # each rank reads its own pieces; no talk is needed
+        return result
+
+    def own(self, rank: int) -> Any:
+        """The state that a rank had for itself."""
+        path = self.path / "ranks" / f"{rank:05d}"
+        tree = read_json(path.with_suffix(".json"))
+        return decode(tree, read_tensors(path.with_suffix(".safetensors"), list(names_in(tree))))
 
 
-def decode(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """The inverse of `encode`."""
-    if isinstance(value, dict):
-        if "__tensor__" in value:
-            return tensors[value["__tensor__"]]
-        if "__array__" in value:
-            return tensors[value["__array__"]].numpy().astype(value["dtype"])
-        if "__items__" in value:
-            return {k: decode(v, tensors) for k, v in value["__items__"]}
-        if "__tuple__" in value:
-            return tuple(decode(v, tensors) for v in value["__tuple__"])
-        return {k: decode(v, tensors) for k, v in value.items()}
-    if isinstance(value, list):
-        return [decode(v, tensors) for v in value]
-    return value
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """The whole shared state of a checkpoint, verified. CheckpointError when anything differs from what was written."""
+    verify(path)
+    stored = Stored(path)
+    return {name: stored.part(name) for name in stored.tree}

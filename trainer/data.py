@@ -10,6 +10,7 @@ import contextlib
 import os
 import random
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -37,26 +38,53 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> dict[str, Any]: ...
 
 
-class StepBatches:
-    """Batch sampler: yields, for each step from `first` on, the (epoch, index) pairs of this rank's share."""
+@dataclass(frozen=True)
+class Share:
+    """Which part of each step's batch a process takes: rank `rank` of `world`, cut into `accumulate` micro-batches.
 
-    def __init__(self, samples: int, batch_size: int, seed: int, first: int, steps: int, rank: int = 0, world: int = 1):
+    The batch is cut into world * accumulate contiguous pieces whose sizes differ by at most one sample; rank r takes
+    the r-th run of `accumulate` of them. So the samples of a step are the same for any number of processes.
+    """
+
+    rank: int = 0
+    world: int = 1
+    accumulate: int = 1
+
+    def slices(self, batch_size: int) -> list[slice]:
+        """Where this rank's micro-batches lie in a batch of `batch_size` samples."""
+        pieces = self.world * self.accumulate
+        edges = [batch_size * i // pieces for i in range(pieces + 1)]
+        first = self.rank * self.accumulate
+        return [slice(edges[i], edges[i + 1]) for i in range(first, first + self.accumulate)]
+
+
+class StepBatches:
+    """Batch sampler: yields, for each step from `first` on, the (epoch, index) pairs of this rank's micro-batches."""
+
+    def __init__(self, samples: int, batch_size: int, seed: int, first: int, steps: int, share: Share = Share()) -> None:
         self.samples, self.batch_size, self.seed = samples, batch_size, seed
-        self.first, self.steps, self.rank, self.world = first, steps, rank, world
+        self.first, self.steps, self.share = first, steps, share
+        self._epoch, self._order = -1, []
 
     def __len__(self) -> int:
-        return max(self.steps - self.first, 0)
+        return max(self.steps - self.first, 0) * self.share.accumulate
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        epoch, order = -1, []
+        slices = self.share.slices(self.batch_size)
         for step in range(self.first, self.steps):
-            pairs = []
-            for position in range(step * self.batch_size, (step + 1) * self.batch_size):
-                if position // self.samples != epoch:
-                    epoch = position // self.samples
-                    order = epoch_order(self.samples, self.seed, epoch)
-                pairs.append((epoch, order[position % self.samples]))
-            yield pairs[self.rank :: self.world]
+            pairs = self.pairs(step)
+            for part in slices:
+                yield pairs[part]
+
+    def pairs(self, step: int) -> list[tuple[int, int]]:
+        """(epoch, index) of all samples of a step, over all ranks."""
+        pairs = []
+        for position in range(step * self.batch_size, (step + 1) * self.batch_size):
+            if position // self.samples != self._epoch:
+                self._epoch = position // self.samples
+                self._order = epoch_order(self.samples, self.seed, self._epoch)
+            pairs.append((self._epoch, self._order[position % self.samples]))
+        return pairs
 
 
 def epoch_order(samples: int, seed: int, epoch: int) -> list[int]:
@@ -81,12 +109,32 @@ def draws(keys: np.ndarray, count: int) -> np.ndarray:
     return (_hash(keys[:, None] + np.arange(1, count + 1, dtype=np.uint64)) >> np.uint64(11)) * 2.0**-53
 
 
-def _hash(x: np.ndarray) -> np.ndarray:
-    """splitmix64 (Steele et al. 2014), which passes the usual tests of randomness."""
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+def draws_on_device(keys: Tensor, count: int) -> Tensor:
+    """`count` uniform numbers in [0, 1) for each sample key (`batch["sample_key"]`, (B,) int64), (B, count) float32.
+
+    Random numbers of an objective (masks, say) that do not depend on how a batch is shared among processes or cut
+    into micro-batches. The stream differs from that of `draws`, which augmentation uses. Made where `keys` are.
+    """
+    ids = torch.arange(1, count + 1, device=keys.device)
+    return _shift(_hash(_hash(~keys)[:, None] + ids), 40).float() * 2.0**-24  # 24 bits: what a float32 holds
+
+
+def _hash(x: Any) -> Any:
+    """splitmix64 (Steele et al. 2014), which passes the usual tests of randomness, of uint64 arrays or int64 tensors."""
+    x = x + _word(x, 0x9E3779B97F4A7C15)
+    x = (x ^ _shift(x, 30)) * _word(x, 0xBF58476D1CE4E5B9)
+    x = (x ^ _shift(x, 27)) * _word(x, 0x94D049BB133111EB)
+    return x ^ _shift(x, 31)
+
+
+def _word(x: Any, value: int) -> Any:
+    """A 64-bit constant for arithmetic with `x`; torch has it only as a signed number."""
+    return value - 2**64 if isinstance(x, Tensor) else np.uint64(value)
+
+
+def _shift(x: Any, bits: int) -> Any:
+    """Logical shift to the right; torch's own repeats the sign bit, which is masked off."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1) if isinstance(x, Tensor) else x >> np.uint64(bits)
 
 
 @contextlib.contextmanager
@@ -114,21 +162,25 @@ class _Fetcher(Dataset):
 
     def __getitems__(self, pairs: list[tuple[int, int]]) -> Batch | ZooError:
         try:
+            keys = sample_keys(self.seed, pairs)
             if hasattr(self.source, "fetch"):
-                return self.source.fetch([index for _, index in pairs], sample_keys(self.seed, pairs))
-            samples = []
-            for epoch, index in pairs:
-                with seeded(self.seed, epoch, index):
-                    samples.append(self.source[index])
-            return default_collate(samples)
+                batch = self.source.fetch([index for _, index in pairs], keys)
+            else:
+                samples = []
+                for epoch, index in pairs:
+                    with seeded(self.seed, epoch, index):
+                        samples.append(self.source[index])
+                batch = default_collate(samples)
+            batch["sample_key"] = torch.from_numpy(keys.view(np.int64))
+            return batch
         except ZooError as error:  # handed over as a value: a worker would wrap it in its own traceback text
             return error
 
 
 def batches(
-    source: Source, batch_size: int, seed: int, first: int, steps: int, workers: int | None, rank: int = 0, world: int = 1
+    source: Source, batch_size: int, seed: int, first: int, steps: int, workers: int | None, share: Share = Share()
 ) -> Iterator[Batch]:
-    """The batches of steps `first` to `steps` - 1 (this rank's share of each).
+    """The micro-batches of steps `first` to `steps` - 1 that this rank takes, each with `sample_key` (B,) int64.
 
     Raises DataError when the source is empty, and whatever ZooError a sample raises.
     """
@@ -138,7 +190,7 @@ def batches(
         workers = 0 if getattr(source, "in_memory", False) else min(4, max((os.cpu_count() or 1) - 1, 1))
     loader = DataLoader(
         _Fetcher(source, seed),
-        batch_sampler=StepBatches(len(source), batch_size, seed, first, steps, rank, world),
+        batch_sampler=StepBatches(len(source), batch_size, seed, first, steps, share),
         collate_fn=_same,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
@@ -161,11 +213,17 @@ def ordered_batches(source: Source, batch_size: int) -> Iterator[Batch]:
             yield default_collate([source[i] for i in indices])
 
 
-def to_device(batch: Any, device: torch.device) -> Any:
-    """A batch (dict of tensors, or anything with `.to`) on a device, without waiting for the copy."""
+def to_device(batch: Any, device: torch.device, channels_last: bool = False) -> Any:
+    """A batch (dict of tensors, or anything with `.to`) on a device, without waiting for the copy.
+
+    `channels_last` lays images (4 axes) and volumes or videos (5 axes) out with the channels innermost.
+    """
     if isinstance(batch, dict):
-        return {k: to_device(v, device) for k, v in batch.items()}
-    return batch.to(device, non_blocking=True) if isinstance(batch, Tensor) or hasattr(batch, "to") else batch
+        return {k: to_device(v, device, channels_last) for k, v in batch.items()}
+    if not isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True) if hasattr(batch, "to") else batch
+    layouts = {4: torch.channels_last, 5: torch.channels_last_3d} if channels_last else {}
+    return batch.to(device, non_blocking=True, memory_format=layouts.get(batch.ndim, torch.preserve_format))
 
 
 def _same(batch: Any) -> Any:

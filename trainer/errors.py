@@ -41,7 +41,10 @@ class TrainingError(ZooError):
 
 
 class Interrupted(ZooError):
-    """The user stopped a run; the message says where it stopped and how to resume it."""
+    """The user or the system stopped a run; the message says where it stopped and how to resume it."""
+
+    code = 130
+    """Exit status of the command: 128 + the signal's number, as shells have it (130 Ctrl-C, 143 SIGTERM)."""
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:

@@ -37,11 +37,7 @@ def atomic_folder(target: Path | str, replace: bool = False) -> Iterator[Path]:
         try:
             temporary.mkdir(parents=True)
             yield temporary
-            for path in sorted(temporary.rglob("*")):
-                if path.is_file():
-                    path.chmod(0o644)  # some libraries write files that only their owner can read
-                _sync(path)
-            _sync(temporary)
+            sync_folder(temporary)
             aside = None
             if target.exists():
                 aside = target.parent / f"{TEMPORARY}{target.name}-{uuid.uuid4().hex[:8]}"
@@ -121,6 +117,15 @@ def _explained(target: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise explain(error, target) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder and everything in it to the disk; its files become readable for others."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            path.chmod(0o644)  # some libraries write files that only their owner can read
+        _sync(path)
+    _sync(folder)
 
 
 def _sync(path: Path) -> None:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from trainer.callback import Callback
+from trainer.objective import Objective
 
 if TYPE_CHECKING:
     from trainer.trainer import Trainer
@@ -98,22 +99,22 @@ class TensorBoard(Callback):
 
 
 class Pictures(Callback):
-    """Calls `draw(path, title)` at evenly spread steps and puts the result in `pictures/` and TensorBoard.
+    """Calls `draw(objective, path, title)` at evenly spread steps and puts the result in `pictures/` and TensorBoard.
 
     What to draw is the modality's business (reconstructions, spectrograms, forecasts).
     """
 
-    def __init__(self, draw: Callable[[Path, str], None], tensorboard: TensorBoard | None = None) -> None:
+    def __init__(self, draw: Callable[[Objective, Path, str], None], tensorboard: TensorBoard | None = None) -> None:
         self.draw, self.tensorboard = draw, tensorboard
 
     def after_step(self, trainer: "Trainer") -> None:
-        times = trainer.config.pictures
-        if not times or not trainer.accelerator.is_main_process:
-            return
-        if trainer.step == trainer.steps or trainer.step % max(trainer.steps // times, 1) == 0:
+        if trainer.step == trainer.steps or trainer.step % max(trainer.steps // trainer.config.pictures, 1) == 0:
+            objective = trainer.plain()
+            if not trainer.processes.main:
+                return
             path = trainer.folder / "pictures" / f"step-{trainer.step:08d}.png"
             path.parent.mkdir(exist_ok=True)
-            self.draw(path, f"step {trainer.step:,} of {trainer.steps:,}")
+            self.draw(objective, path, f"step {trainer.step:,} of {trainer.steps:,}")
             if self.tensorboard is not None and self.tensorboard.writer is not None:
                 import matplotlib.image
 

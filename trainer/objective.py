@@ -16,7 +16,11 @@ class Losses:
     loss: Tensor
     """Scalar to minimise, with gradient."""
     parts: dict[str, Tensor] = field(default_factory=dict)
-    """Scalars to log, detached, left on the device (reading them here would stall the GPU)."""
+    """Scalars to log, detached, left on the device (reading them here would stall the GPU). Means over the same things as the loss."""
+    count: Tensor | int | float | None = None
+    """What `loss` is a mean over, when that is not the samples: the number of masked tokens in the batch, of observed
+    values, ... With it, micro-batches and processes are weighted so that the gradient is that of the whole batch.
+    Always give it or never; with a count of 0 the loss must be finite (0, say)."""
 
 
 class Objective(nn.Module):

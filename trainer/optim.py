@@ -69,6 +69,10 @@ def parameter_groups(module: nn.Module, weight_decay: float, layer_decay: float 
     return list(groups.values())
 
 
+FUSED = ("adam", "adamw", "sgd", "momentum")
+"""Names of timm's factory behind which stands an optimizer of torch with a fused step: one kernel for all weights."""
+
+
 def build_optimizer(groups: list[dict[str, Any]], config: OptimConfig, lr: float) -> Optimizer:
     """The optimizer of timm's factory over `groups`. ConfigError for a name that the factory does not know."""
     known = list_optimizers()
@@ -79,4 +83,7 @@ def build_optimizer(groups: list[dict[str, Any]], config: OptimConfig, lr: float
         if not get_optimizer_info(config.name).has_betas:  # timm would drop them without a word
             raise ConfigError(f"optim.name={config.name!r} has no betas, found optim.betas={config.betas}. Set it to null.")
         options["betas"] = config.betas
+    fusable = all(p.device.type in ("cuda", "cpu") and p.is_floating_point() for group in groups for p in group["params"])
+    if config.name in FUSED and fusable:
+        options["fused"] = True
     return create_optimizer_v2(groups, opt=config.name, lr=lr, weight_decay=0.0, **options)

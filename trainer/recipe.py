@@ -10,10 +10,14 @@ import tyro
 from trainer.config import dump_yaml, from_dict, leaves, read_yaml, replace, to_dict
 from trainer.errors import ConfigError
 from trainer.files import write_text
+from trainer.guard import GuardConfig
 from trainer.optim import OptimConfig
 from trainer.schedule import ScheduleConfig
 
 R = TypeVar("R", bound="Recipe")
+
+LENGTHS = ("steps", "samples", "epochs")
+"""Fields of TrainConfig that say how long to train; one of them is given."""
 
 
 @dataclass(frozen=True)
@@ -23,45 +27,74 @@ class TrainConfig:
     batch_size: int = 256
     """Samples per optimizer step, over all devices."""
     steps: int | None = None
-    """Length of the run in optimizer steps. Give either steps or epochs."""
+    """Length of the run in optimizer steps. Give one of steps, samples and epochs."""
+    samples: int | None = None
+    """Length of the run in samples seen, counted each time they are."""
     epochs: float | None = None
-    """Length of the run in passes over the data. Give either steps or epochs."""
+    """Length of the run in passes over the data."""
     seed: int = 0
     """Seed of the initial weights, of the order of the data, of augmentation and of masks."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the forward pass: fp32, or bf16 by autocast (weights stay in fp32)."""
+    accumulate: int = 1
+    """Micro-batches that each process cuts its share of a batch into, to save memory. The gradient is that of the whole batch."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """How several processes share the work: a whole copy of the model each (ddp), or weights, gradients and optimizer split (fsdp: FSDP2)."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of the forward pass: fp32, or 16 bits by autocast (weights stay in fp32). A CPU without bf16 units trains in fp32."""
+    tf32: bool = True
+    """With fp32 on NVIDIA GPUs: let matrix products round their inputs to TF32 (10-bit mantissa), several times faster."""
+    compile: Literal["no", "whole", "blocks"] = "no"
+    """torch.compile: the whole objective, or each repeated block (quicker to compile)."""
+    recompute: bool = False
+    """Keep no activations inside blocks and compute them again in the backward pass: less memory, about a third more time."""
+    channels_last: bool = False
+    """Lay images and volumes out with the channels innermost, which convolutions on GPUs like."""
+    ema: float | None = None
+    """Decay of an exponential moving average of the weights, which is then evaluated and exported (0.9999, say). Null: none."""
+    ema_warmup: bool = True
+    """Let the decay of the average grow with the steps up to `ema`."""
     workers: int | None = None
     """Processes that read data. Null: none for sets in memory, else one less than the cores, at most 4."""
     log_every: int = 10
     """Steps between reads of the metrics. They stay on the device in between, since a read waits for it."""
     save_every: int | None = None
     """Steps between checkpoints. Null: a tenth of the run. One more is written at the end and on Ctrl-C."""
+    save_async: bool = False
+    """Write checkpoints beside training (from a copy in memory) rather than waiting for the disk."""
     keep_last: int = 2
-    """How many checkpoints to keep."""
+    """How many checkpoints to keep, besides the best one and those before a phase of the schedule that cannot be taken back."""
     pictures: int = 4
     """How many times during the run to draw pictures (spread evenly, the last at the end). 0: none."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     """Optimizer, learning rate, decay, clipping."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     """Learning rate over time."""
+    guard: GuardConfig = field(default_factory=GuardConfig)
+    """What to do about NaN and loss spikes."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "log_every", "keep_last"):
+        for name in ("batch_size", "log_every", "keep_last", "accumulate"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"train.{name} must be at least 1, found {getattr(self, name)}.")
-        for name in ("steps", "epochs", "save_every"):
+        for name in (*LENGTHS, "save_every"):
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise ConfigError(f"train.{name} must be above 0, found {getattr(self, name)}.")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ConfigError(f"train.ema is a decay above 0 and below 1 (0.9999, say), found {self.ema}.")
+        if self.save_async and self.parallel == "fsdp":
+            raise ConfigError("train.save_async writes from one process, and with train.parallel=fsdp each has its own part. Set one of the two back.")
         if self.workers is not None and self.workers < 0 or self.pictures < 0:
             raise ConfigError("train.workers and train.pictures may not be negative.")
 
     def total_steps(self, samples: int) -> int:
-        """Optimizer steps of the whole run on a source of `samples` samples."""
-        if (self.steps is None) == (self.epochs is None):
-            raise ConfigError(
-                f"Give either train.steps or train.epochs (and set the other to null), found steps={self.steps}, epochs={self.epochs}."
-            )
-        return self.steps if self.steps is not None else max(1, math.ceil(self.epochs * samples / self.batch_size))
+        """Optimizer steps of the whole run on a source of `samples` samples; the last step may go beyond samples or epochs."""
+        given = {name: getattr(self, name) for name in LENGTHS if getattr(self, name) is not None}
+        if len(given) != 1:
+            found = ", ".join(f"{name}={value}" for name, value in given.items()) or "none"
+            raise ConfigError(f"Give one of train.steps, train.samples and train.epochs (the others null), found {found}.")
+        if self.steps is not None:
+            return self.steps
+        seen = self.samples if self.samples is not None else self.epochs * samples
+        return max(1, math.ceil(seen / self.batch_size))
 
 
 @dataclass(frozen=True)
@@ -76,6 +109,11 @@ class Recipe:
     """The registered name it was made from, as in vision/mae-base."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """Length, optimizer, schedule, checkpoints."""
+    init_from: str = ""
+    """Begin with the weights of a run, of one of its checkpoints, or of an exported model of the same architecture. Unlike
+    --resume, everything else begins anew: steps, schedule, optimizer, random numbers."""
+    init_optimizer: bool = False
+    """Take the optimizer's moments from that run's checkpoint too (continual pre-training)."""
 
     def save(self, path: Path) -> None:
         """Write the recipe as YAML."""
@@ -90,12 +128,12 @@ def read_recipe(path: Path, base: R) -> R:
 def settle(recipe: R, base: R) -> R:
     """`recipe` where a field that was changed from `base`'s replaces the one that says the same in another way.
 
-    A new number of steps replaces `base`'s epochs, and the other way round; a new `base_lr` replaces `base`'s `lr`.
+    A new number of steps, samples or epochs replaces `base`'s other one; a new `base_lr` replaces `base`'s `lr`.
     """
     now, before = leaves(recipe), leaves(base)
     changed = {k for k in now if now[k] != before.get(k) and now[k] is not None}
-    replaced = {"train.steps": "train.epochs", "train.epochs": "train.steps", "train.optim.base_lr": "train.optim.lr"}
-    gone = {old: None for new, old in replaced.items() if new in changed and old not in changed and now[old] is not None}
+    replaced = [(f"train.{new}", f"train.{old}") for new in LENGTHS for old in LENGTHS if new != old] + [("train.optim.base_lr", "train.optim.lr")]
+    gone = {old: None for new, old in replaced if new in changed and old not in changed and now[old] is not None}
     return replace(recipe, gone)
 
 

@@ -21,6 +21,14 @@ class ScheduleConfig:
                 f"schedule.warmup must be in [0, 1) and schedule.floor in [0, 1], found {self.warmup} and {self.floor}."
             )
 
+    name = "cosine"
+
+    def milestones(self, steps):
+        return []
+
+    def lr(self, step, steps, peak, samples_per_step):
+        return peak * self.factor(step, steps)
+
     def factor(self, step: int, steps: int) -> float:
         """Learning rate of step `step` (from 0) of `steps`, as a fraction of the peak.
 

@@ -1,31 +1,35 @@
 """The training loop."""
 
 import logging
-import platform
 import random
-import signal
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainer.callback import Callback, overriding
-from trainer.checkpoint import load_newest, save_checkpoint
-from trainer.data import Source, batches, to_device
-from trainer.errors import CheckpointError, Interrupted, TrainingError
+from trainer.checkpoint import Stored, clean, newest
+from trainer.data import Share, Source, StepBatches, batches, key, to_device
+from trainer.devices import AUTOCAST, allow_tf32, hardware, peak_flops, peak_memory, usable_precision
+from trainer.ema import EMA
+from trainer.errors import CheckpointError, ConfigError, TrainingError
 from trainer.files import explain
-from trainer.objective import Objective
+from trainer.flops import flops_per_sample
+from trainer.guard import Guard
+from trainer.lock import locked
+from trainer.metrics import Metrics, StepLosses
+from trainer.objective import Batch, Objective
 from trainer.optim import build_optimizer, parameter_groups
+from trainer.parallel import Processes, Spread, compile_module, full, local, recompute
 from trainer.recipe import TrainConfig
+from trainer.saver import Saver
+from trainer.signals import StopSignal
 
 log = logging.getLogger("zoo")
 
@@ -38,145 +42,266 @@ class Trainer:
     """
 
     def __init__(
-        self, objective: Objective, source: Source, config: TrainConfig, folder: Path, callbacks: list[Callback] | None = None
-    ) -> None:
+        self, objective: Objective, source: Source, config: TrainConfig, folder: Path, callbacks: list[Callback] | None = None,
+        processes: Processes | None = None,
+    ) -> None:  # fmt: skip
         self.objective, self.source, self.config, self.folder = objective, source, config, Path(folder)
-        self.callbacks = list(callbacks or [])
+        self.callbacks = [EMA(config.ema, config.ema_warmup)] if config.ema is not None else []
+        self.callbacks += callbacks or []
         self.steps = config.total_steps(len(source))
         self.step = 0
+        """Optimizer steps done."""
         self.seconds = 0.0
         """Training time so far, resumed parts included."""
         self.last: dict[str, float] = {}
         """The metrics last read."""
-        AcceleratorState._reset_state()  # it is global: an earlier run in this process may have had another precision
-        self.accelerator = Accelerator(mixed_precision={"fp32": "no", "bf16": "bf16"}[config.precision])
+        self.best_step: int | None = None
+        """A checkpoint of this step is kept besides the newest ones (set by evaluation)."""
+        self.average: nn.Module | None = None
+        """A module like the objective whose weights are evaluated and exported instead (set by EMA)."""
+        self.restarts = 0
+        """How often the run was resumed."""
+        self.processes = processes or Processes()
+        self.accelerator, self.device = self.processes.accelerator, self.processes.device
+        self.share = Share(self.processes.rank, self.processes.world, config.accumulate)
+        pieces = self.share.world * self.share.accumulate
+        if config.batch_size < pieces:
+            raise ConfigError(
+                f"train.batch_size={config.batch_size} cannot be shared by {self.share.world} processes x train.accumulate={self.share.accumulate}: "
+                f"give at least {pieces} samples per step."
+            )
+        self.precision = usable_precision(config.precision, self.device)
+        allow_tf32(config.tf32)
+        self.spread = Spread(self.processes, config.parallel, self.precision)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+        self.step_losses = StepLosses(self.processes, config.batch_size, config.accumulate)
         self.metrics = Metrics()
-        self._stop = False
+        self.guard = Guard(config.guard, self.device, fp16=self.precision == "fp16")
+        self.saver = Saver(self)
+        self.stop = StopSignal(self.processes)
+        self._pending: dict[str, float] = {}
+        self._finished = ""
         self._build()
 
     def fit(self, resume: bool = False) -> None:
-        """Train to the end, or raise Interrupted after a checkpoint when the user or the system asks to stop."""
-        set_seed(self.config.seed)
-        checkpoint = load_newest(self.folder / "checkpoints") if resume else None
-        if checkpoint is not None:
-            self.load_state_dict(checkpoint[1])
-        log.info("%s", self._sizes())
-        try:
-            with self._signals():
-                self._call("start")
-                self._loop()
-                self._call("end_of_phase")
-        except OSError as error:
-            raise explain(error, self.folder) from error
-        except torch.OutOfMemoryError as error:
-            raise TrainingError(
-                f"{hardware(self.accelerator.device)} ran out of memory at step {self.step} with train.batch_size={self.config.batch_size}. "
-                "Lower train.batch_size or choose a smaller model."
-            ) from error
-        finally:
-            self._close()
+        """Train to the end, or raise Interrupted after a checkpoint when the user or the system asks to stop.
+
+        Raises ConfigError when another process trains in the same folder.
+        """
+        with locked(self.folder) if self.processes.main else nullcontext():
+            set_seed(self._own_seed(0))
+            if self.processes.main:
+                clean(self.folder / "checkpoints")
+            checkpoint = self.processes.on_main(lambda: newest(self.folder / "checkpoints")) if resume else None
+            if checkpoint is not None:
+                self.load(checkpoint)
+            log.info("%s", self._sizes())
+            try:
+                with self.stop.watching():
+                    self._call("start")
+                    self._loop()
+                    self._call("end_of_phase")
+            except OSError as error:
+                raise explain(error, self.folder) from error
+            except torch.OutOfMemoryError as error:
+                raise TrainingError(
+                    f"{hardware(self.device)} ran out of memory at step {self.step} with train.batch_size={self.config.batch_size}. Raise "
+                    "train.accumulate (the same batch in more parts), set train.recompute, lower train.batch_size or choose a smaller model."
+                ) from error
+            finally:
+                self._close()
 
     def _loop(self) -> None:
-        config, accelerator, device = self.config, self.accelerator, self.accelerator.device
-        on_lr, on_batch = overriding(self.callbacks, "lr"), overriding(self.callbacks, "batch")
-        on_losses, on_backward = overriding(self.callbacks, "losses"), overriding(self.callbacks, "after_backward")
-        on_step = overriding(self.callbacks, "after_step")
-        stream = batches(
-            self.source, config.batch_size, config.seed, self.step, self.steps, config.workers,
-            accelerator.process_index, accelerator.num_processes,
-        )  # fmt: skip
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        peak = config.optim.peak_lr(config.batch_size)
-        save_every = config.save_every or max(1, self.steps // 10)
-        metrics, started = self.metrics, time.perf_counter()
+        """Each pass is one optimizer step of `accumulate` micro-batches. Nothing here waits for the device but `_log`, `save` and stopping."""
+        config, step_losses = self.config, self.step_losses
+        on_batch, on_losses = overriding(self.callbacks, "batch"), overriding(self.callbacks, "losses")
+        on_backward, on_step = overriding(self.callbacks, "after_backward"), overriding(self.callbacks, "after_step")
+        stream = self._stream()
+        self._interval_began, self._waited = time.perf_counter(), 0.0
         self.model.train()
-        for batch in stream:
-            batch = to_device(batch, device)
-            for hook in on_batch:
-                batch = hook(self, batch)
-            lr = peak * config.schedule.factor(self.step, self.steps)
-            for hook in on_lr:
-                lr = hook(self, lr)
-            for group in self.optimizer.param_groups:
-                group["lr"] = lr * group["lr_scale"]
-
-            with accelerator.autocast():
-                losses = self.model(batch)
-            for hook in on_losses:
-                losses = hook(self, batch, losses)
-            accelerator.backward(losses.loss)
+        while self.step < self.steps:
+            lr = self._set_lr()
+            for part in range(config.accumulate):
+                batch = self._next(stream)
+                samples = len(batch["sample_key"])
+                for hook in on_batch:
+                    batch = hook(self, batch)
+                with self.spread.micro_batch(self.model, last=part == config.accumulate - 1):
+                    with torch.autocast(self.device.type, AUTOCAST.get(self.precision), enabled=self.precision in AUTOCAST):
+                        losses = self.model(batch)
+                    for hook in on_losses:
+                        losses = hook(self, batch, losses)
+                    self.scaler.scale(step_losses.add(losses, samples)).backward()
+            names, values, factor = step_losses.finish()
+            self._true_gradients(factor)
             for hook in on_backward:
                 hook(self)
-            metrics.add(losses.loss, losses.parts)
-            if config.optim.clip_norm is not None:
-                metrics.add_part("grad_norm", accelerator.clip_grad_norm_(parameters, config.optim.clip_norm))
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
+            norm = self._clip()
+            ok = self.guard.judge(self.step, lr, values[0], norm)
+            self._update(ok)
+            self.metrics.add((*names, "grad_norm"), torch.cat([values, norm[None]]), ok)
             self.step += 1
             self.objective.after_step(self.step)
             for hook in on_step:
                 hook(self)
 
-            last = self.step == self.steps
-            if last or self.step % config.log_every == 0:
-                count, values, now = metrics.count, metrics.read(), time.perf_counter()
-                self.seconds, rate, started = self.seconds + now - started, count * config.batch_size / (now - started), now
-                self._log({**values, "lr": lr, "samples_per_second": rate})
-            if last or self._stop or self.step % save_every == 0:
-                self.save()
-            if self._stop and not last:
-                raise Interrupted(f"Stopped at step {self.step:,} of {self.steps:,}; the state is saved in {self.folder}.")
+            last = self.step == self.steps or bool(self._finished)
+            stopping = self.stop.asked(self.step)
+            if last or self.step % config.log_every == 0 or self._pending:
+                self._log(lr)
+            if last or stopping or self.saver.due():
+                self.saver.save(wait=last or stopping)
+            if last:
+                self.steps = self.step
+            elif stopping:
+                raise self.stop.interrupted(f"Stopped at step {self.step:,} of {self.steps:,}; the state is saved in {self.folder}.")
 
-    def _log(self, values: dict[str, float]) -> None:
+    def record(self, values: dict[str, float]) -> None:
+        """Add numbers on the host (an evaluation's) to this step's line of metrics."""
+        self._pending.update(values)
+
+    def finish_early(self, reason: str) -> None:
+        """End the run normally after this step."""
+        self._finished = reason
+        log.info("Ending at step %s of %s: %s", f"{self.step:,}", f"{self.steps:,}", reason)
+
+    def plain(self, module: nn.Module | None = None) -> nn.Module | None:
+        """The objective to evaluate and export (with averaged weights where there are), whole and unwrapped.
+
+        All ranks must call this; where the objective is sharded, only the main rank gets it (a copy on the CPU), others None.
+        """
+        return self.spread.plain(module or self.average or self.objective)
+
+    def _stream(self) -> Iterator[Batch]:
+        config = self.config
+        return batches(self.source, config.batch_size, config.seed, self.step, self.steps, config.workers, self.share)
+
+    def _next(self, stream: Iterator[Batch]) -> Batch:
+        """The next micro-batch, on the device; the time spent waiting for it is counted."""
+        began = time.perf_counter()
+        batch = next(stream)
+        self._waited += time.perf_counter() - began
+        return to_device(batch, self.device, self.config.channels_last)
+
+    def _set_lr(self) -> float:
+        """The learning rate of this step, given to all groups."""
+        config = self.config
+        lr = config.schedule.lr(self.step, self.steps, config.optim.peak_lr(config.batch_size), config.batch_size)
+        for hook in overriding(self.callbacks, "lr"):
+            lr = hook(self, lr)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group["lr_scale"]
+        return lr
+
+    def _true_gradients(self, factor: Tensor | None) -> None:
+        """Take the loss scale (fp16) out of the gradients, and multiply them by `factor`."""
+        if self.scaler.is_enabled():
+            self.scaler.unscale_(self.optimizer)
+        self.gradients = [local(p.grad) for p in self.parameters if p.grad is not None]
+        if factor is not None:
+            torch._foreach_mul_(self.gradients, factor)
+
+    def _clip(self) -> Tensor:
+        """The norm of all gradients, before they are clipped to train.optim.clip_norm."""
+        found = [p.grad for p in self.parameters if p.grad is not None]
+        norm = nn.utils.get_total_norm(found)
+        if self.config.optim.clip_norm is not None:
+            nn.utils.clip_grads_with_norm_([p for p in self.parameters if p.grad is not None], self.config.optim.clip_norm, norm)
+        return full(norm)
+
+    def _update(self, ok: Tensor) -> None:
+        """Move the weights, unless the step is not `ok`."""
+        self.guard.skip(ok, self.optimizer, self.spread)
+        self.optimizer.step()
+        if self.scaler.is_enabled():
+            self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _log(self, lr: float) -> None:
+        """Read the metrics from the device and hand them to the callbacks."""
+        steps, values = self.metrics.steps, self.metrics.read()
+        values.update(self.guard.read(self._samples_of))
+        now = time.perf_counter()
+        took = max(now - self._interval_began, 1e-9)
+        self.seconds += took
+        rate = steps * self.config.batch_size / took
+        values.update(lr=lr, samples_per_second=rate, data_wait=self._waited / took, memory_gb=peak_memory(self.device))
+        if self.flops is not None:
+            values["tflops"] = self.flops * rate / 1e12
+            if self.peak is not None:
+                values["mfu"] = self.flops * rate / (self.peak * self.processes.world)
+        self._interval_began, self._waited = now, 0.0
+        values.update(self._pending)
+        self._pending = {}
         self.last = values
-        bad = [k for k, v in values.items() if not np.isfinite(v)]
-        if bad:
-            raise TrainingError(
-                f"{', '.join(bad)} became NaN or infinite between steps {self.step - self.config.log_every} and {self.step} "
-                f"(learning rate {values['lr']:.3g}). The last good checkpoint is kept. Lower train.optim.base_lr, set "
-                "train.optim.clip_norm, or check the data for NaN and extreme values."
-            )
         self._call("log", values)
 
-    def save(self) -> None:
-        """Write a complete checkpoint (main process only)."""
-        if self.accelerator.is_main_process:
-            save_checkpoint(self.folder / "checkpoints", self.step, self.state_dict(), self.config.keep_last)
-        self.accelerator.wait_for_everyone()
+    def _samples_of(self, step: int) -> str:
+        """The samples of a step, for a diagnosis."""
+        pairs = StepBatches(len(self.source), self.config.batch_size, self.config.seed, step, step + 1).pairs(step)
+        some = ", ".join(str(index) for _, index in pairs[:8])
+        return f"samples {some}{f' and {len(pairs) - 8} more' if len(pairs) > 8 else ''} of the source, epoch {pairs[0][0]}"
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything an exact resume needs. The place in the data is the step itself (see trainer.data)."""
-        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        """What all processes share of the state. The place in the data is the step itself (see trainer.data)."""
         return {
-            "step": self.step,
-            "steps": self.steps,
-            "seconds": self.seconds,
-            "last": self.last,
-            "metrics": {"sums": self.metrics.sums, "count": self.metrics.count},
+            "progress": {
+                "step": self.step, "seconds": self.seconds, "last": self.last, "best_step": self.best_step, "restarts": self.restarts,
+                "finished": self._finished,
+            },
+            "metrics": self.metrics.state_dict(),
+            "guard": self.guard.state_dict(),
+            "scaler": self.scaler.state_dict(),
             "objective": self.objective.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "callbacks": {name: c.state_dict() for name, c in self._named_callbacks().items()},
-            "random": {"torch": torch.get_rng_state(), "cuda": cuda, "numpy": np.random.get_state(), "python": random.getstate()},
-        }
+        }  # fmt: skip
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
+    def own_state(self) -> dict[str, Any]:
+        """What this process has for itself: its random number generators."""
+        device = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
+        return {"torch": torch.get_rng_state(), "device": device, "numpy": np.random.get_state(), "python": random.getstate()}
+
+    def load(self, path: Path) -> None:
+        """Restore the state of a checkpoint, whatever the number of processes that wrote it."""
+        stored = Stored(path)
+        like = self.saver.like() if self.spread.sharded else None
         try:
-            self.objective.load_state_dict(state["objective"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            self.objective.load_state_dict(stored.part("objective", like))
+            self.optimizer.load_state_dict(stored.part("optimizer", like))
         except (RuntimeError, ValueError, KeyError) as error:
-            raise CheckpointError(f"The checkpoint in {self.folder} belongs to another model or optimizer: {error}") from error
+            raise CheckpointError(f"The checkpoint {path} belongs to another model or optimizer: {error}") from error
+        written = stored.part("callbacks", like)
         for name, callback in self._named_callbacks().items():
-            callback.load_state_dict(state["callbacks"].get(name, {}))
-        self.step, self.seconds, self.last = state["step"], state["seconds"], state["last"]
-        self.metrics.sums = {k: v.to(self.accelerator.device) for k, v in state["metrics"]["sums"].items()}
-        self.metrics.count = state["metrics"]["count"]
-        generators = state["random"]
+            callback.load_state_dict(written.get(name, {}))
+        self.metrics.load_state_dict(stored.part("metrics"), self.device)
+        self.guard.load_state_dict(stored.part("guard"))
+        self.scaler.load_state_dict(stored.part("scaler")) if self.scaler.is_enabled() else None
+        progress = stored.part("progress")
+        self.step, self.seconds, self.last = progress["step"], progress["seconds"], progress["last"]
+        self.best_step, self.restarts = progress["best_step"], progress["restarts"] + 1
+        if progress["finished"]:
+            self.steps = self.step
+        if stored.world == self.processes.world:
+            self._load_own(stored.own(self.processes.rank))
+        else:
+            set_seed(self._own_seed(self.step))
+            log.info(
+                "The checkpoint was written by %d process(es), %d go on. Exact as before: the order of the data, augmentation, masks. Not exact: "
+                "dropout and other random numbers drawn inside the model, and rounding.", stored.world, self.processes.world,
+            )  # fmt: skip
+
+    def _load_own(self, generators: dict[str, Any]) -> None:
         torch.set_rng_state(generators["torch"])
-        if torch.cuda.is_available() and len(generators["cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all(generators["cuda"])
+        if self.device.type == "cuda" and generators["device"] is not None:
+            torch.cuda.set_rng_state(generators["device"], self.device)
         np.random.set_state(generators["numpy"])
         random.setstate(generators["python"])
+
+    def _own_seed(self, step: int) -> int:
+        """Seed of this process's generators: the recipe's on the main rank, others elsewhere, so that dropout differs."""
+        rank = self.processes.rank
+        return self.config.seed if rank == step == 0 else key(self.config.seed, rank, step) & 0x7FFFFFFF
 
     def _named_callbacks(self) -> dict[str, Callback]:
         """Callbacks by class name and, where there are several of one class, their order."""
@@ -187,6 +312,17 @@ class Trainer:
         """Model and optimizer as the callbacks want them. A wrong config is refused here, before anything is written."""
         config = self.config
         self._call("prepare_model")
+        self.flops = flops_per_sample(self.objective, self.source, config.seed)
+        self.peak = peak_flops(self.device, self.precision)
+        if config.channels_last:
+            self.objective.to(memory_format=torch.channels_last)
+        if config.recompute:
+            recompute(self.objective)
+        if config.compile == "blocks":
+            compile_module(self.objective, "blocks")
+        self.spread.place(self.objective)
+        if config.compile == "whole":
+            compile_module(self.objective, "whole")
         decay, layer_decay = config.optim.weight_decay, config.optim.layer_decay
         groups = self.objective.parameter_groups(decay, layer_decay)
         if groups is None:
@@ -196,18 +332,23 @@ class Trainer:
         optimizer = build_optimizer(groups, config.optim, config.optim.peak_lr(config.batch_size))
         for hook in overriding(self.callbacks, "make_optimizer"):
             optimizer = hook(self, optimizer)
-        self.model, self.optimizer = self.accelerator.prepare(self.objective, optimizer)
+        self.optimizer = optimizer
+        self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.model = self.spread.wrap(self.objective)
 
     def _sizes(self) -> str:
         """One sentence of derived sizes."""
-        config, samples = self.config, len(self.source)
+        config, samples, size = self.config, len(self.source), self.config.batch_size
         trainable = sum(p.numel() for p in self.objective.parameters() if p.requires_grad)
-        scaled = f" ({config.optim.base_lr:g} x {config.batch_size}/256)" if config.optim.lr is None else ""
+        scaled = f" ({config.optim.base_lr:g} x {size}/256)" if config.optim.lr is None else ""
         start = f"going on from step {self.step:,} of" if self.step else "training"
+        pieces = self.share.world * self.share.accumulate
+        cut = f" ({self.share.world} processes x {self.share.accumulate} micro-batches)" if pieces > 1 else ""
+        peak = config.optim.peak_lr(size)
         return (
-            f"{start} {self.steps:,} steps of {config.batch_size:,} samples = {self.steps * config.batch_size / samples:.1f} passes over "
-            f"{samples:,} samples; {trainable / 1e6:.2f} M trainable parameters; peak lr {config.optim.peak_lr(config.batch_size):.3g}{scaled}, "
-            f"{round(config.schedule.warmup * self.steps)} warm-up steps; {config.precision} on {hardware(self.accelerator.device)}; in {self.folder}"
+            f"{start} {self.steps:,} steps of {size:,} samples{cut} = {self.steps * size / samples:.1f} passes over {samples:,} samples; "
+            f"{trainable / 1e6:.2f} M trainable parameters; peak lr {peak:.3g}{scaled}, schedule {config.schedule.name}; "
+            f"{self.precision} on {hardware(self.device, self.processes.world)}; in {self.folder}"
         )
 
     def _call(self, hook: str, *values: Any) -> None:
@@ -215,61 +356,9 @@ class Trainer:
             method(self, *values)
 
     def _close(self) -> None:
+        self.saver.close()
         for method in overriding(self.callbacks, "close"):
             try:
                 method(self)
             except OSError as error:  # on a full disk the first error has been raised already
                 log.warning("While closing: %s", error)
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """The first Ctrl-C or SIGTERM asks for a checkpoint at the end of the step, the second stops at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def ask(number: int, frame: Any) -> None:
-            if self._stop:
-                raise KeyboardInterrupt
-            self._stop = True
-            log.info("Stopping after this step and saving (once more to stop at once without saving) ...")
-
-        previous = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
-
-class Metrics:
-    """Sums kept on the device; reading them is the only wait for the device."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.count = 0
-
-    def add(self, loss: Tensor, parts: dict[str, Tensor]) -> None:
-        """Add one step."""
-        self.count += 1
-        for name, value in {"loss": loss, **parts}.items():
-            self.add_part(name, value)
-
-    def add_part(self, name: str, value: Tensor) -> None:
-        """Add to one named sum."""
-        value = value.detach()
-        self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
-
-    def read(self) -> dict[str, float]:
-        """Means since the last read, on the host; the sums start again."""
-        values = torch.stack([total.float() for total in self.sums.values()]).tolist() if self.sums else []
-        means = {name: value / self.count for name, value in zip(self.sums, values)}
-        self.sums, self.count = {}, 0
-        return means
-
-
-def hardware(device: torch.device) -> str:
-    """The device in words, for logs and cards."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{torch.get_num_threads()} CPU threads ({platform.machine()})"

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,13 +22,14 @@ STOPPED = 130
 def guarded(action: Callable[[], Any]) -> int:
     """Run a command; show a ZooError as one message without traceback. Returns the exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("zoo").setLevel(logging.INFO)
+    # of several processes one speaks; all say what went wrong
+    logging.getLogger("zoo").setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING)
     try:
         action()
         return 0
     except Interrupted as error:
         print(f"\n{error}", file=sys.stderr)
-        return STOPPED
+        return error.code
     except ZooError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from modalities.common.masking import Masking, gather_tokens, keep_count, mask_from_noise
 from modalities.common.positions import sincos_table
 from modalities.common.vit import ViTConfig, ViTEncoder, init_linear, transformer
+from trainer.data import draws_on_device
 from trainer.errors import ModelError
 from trainer.objective import Batch
 
@@ -71,11 +72,15 @@ class MaskedAutoencoder(ViTEncoder):
         self.decoder_norm = nn.LayerNorm(width, eps=config.norm_eps)
         self.decoder_pred = init_linear(nn.Linear(width, self.patch_values))
 
-    def draw_masking(self, x: Tensor, noise: Tensor | None, mask_ratio: float) -> Masking:
-        """Choose the visible patches of an input (B, C, *input_size); `noise` (B, L) replaces the random draw."""
+    def draw_masking(self, x: Tensor, noise: Tensor | None, mask_ratio: float, keys: Tensor | None = None) -> Masking:
+        """Choose the visible patches of an input (B, C, *input_size) at random.
+
+        `noise` (B, L) replaces the random draw. With `keys` (B,), those of the trainer's batches, the draw depends on
+        them alone: the masks are the same however the batch is shared among processes.
+        """
         expected = (x.shape[0], self.patch_embed.length)
         if noise is None:
-            noise = torch.rand(expected, device=x.device)
+            noise = torch.rand(expected, device=x.device) if keys is None else draws_on_device(keys, expected[1])
         elif tuple(noise.shape) != expected:
             raise ModelError(f"Masking noise must be (samples, patches) = {expected}, found {tuple(noise.shape)}.")
         return mask_from_noise(noise, keep_count(expected[1], mask_ratio))
@@ -99,6 +104,6 @@ class MaskedAutoencoder(ViTEncoder):
     def forward(self, batch: Batch, noise: Tensor | None = None, mask_ratio: float = 0.75) -> Reconstruction:
         """Hide `mask_ratio` of the patches and predict all of them. `noise` (B, L): small values stay visible."""
         x = self.input(batch)
-        masking = self.draw_masking(x, noise, mask_ratio)
+        masking = self.draw_masking(x, noise, mask_ratio, batch.get("sample_key"))
         latent = self.encode(x, masking)
         return Reconstruction(latent, self.decode(latent, masking), masking)

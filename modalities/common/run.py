@@ -8,6 +8,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,20 +17,29 @@ from typing import Any
 import torch
 from accelerate.utils import set_seed
 
-from modalities.common.model import Model
+from modalities.common import pretrained
+from modalities.common.model import Model, check_tensors
 from trainer.callback import overriding
 from trainer.data import Source
+from trainer.devices import hardware
 from trainer.errors import ConfigError, Interrupted
-from trainer.files import explain, remove_leftovers, write_json
+from trainer.files import remove_leftovers, write_json
+from trainer.lock import NAME as LOCK
+from trainer.lock import locked
 from trainer.logs import MetricsFile, Pictures, ProgressBar, TensorBoard, read_lines
 from trainer.objective import Objective
+from trainer.parallel import Processes, restarted
 from trainer.recipe import Recipe, difference, read_recipe
-from trainer.trainer import Trainer, hardware
+from trainer.trainer import Trainer
+from trainer.warm_start import find_checkpoint, objective_state, take_moments
 
 log = logging.getLogger("zoo")
 
 CardWriter = Callable[[Model, dict[str, Any], Path], tuple[str, dict[str, Path]]]
 """(model, record, run folder) -> the text of the card and the files that it shows (name -> path)."""
+
+Draw = Callable[[Objective, Path, str], None]
+"""(objective, path, title): draw what the objective does now."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +50,8 @@ class ModelRecipe(Recipe):
         """The training data and the objective, whose `export()` is the model with its preprocessing."""
         raise NotImplementedError(f"{type(self).__name__} must define build()")
 
-    def draw(self, objective: Objective, source: Source) -> Callable[[Path, str], None] | None:
-        """A function (path, title) that draws the state of training, or None."""
+    def draw(self, objective: Objective, source: Source) -> Draw | None:
+        """What draws the state of training, or None."""
         return None
 
     def evaluate(self, model: Model) -> list[dict[str, Any]]:
@@ -53,65 +63,104 @@ def run(recipe: ModelRecipe, folder: Path | str, resume: bool = False, card: Car
     """Train as the recipe says and export the model; returns the export folder.
 
     `folder` must be new or empty, unless `resume` is given: then the run in it goes on where it stopped, and
-    the recipe must be the same. `card` writes README.md of the export. Raises ConfigError when the folder and
-    `resume` do not go together, Interrupted when the user stops the run.
+    the recipe must be the same. So it does when torchrun starts the processes again after one has died.
+    `card` writes README.md of the export. Raises ConfigError when the folder and `resume` do not go together or
+    another process uses the folder, Interrupted when the user stops the run.
     """
     folder = Path(folder)
     began = time.perf_counter()
-    set_seed(recipe.train.seed)
-    if resume:
-        _check_resumable(recipe, folder)
-    else:
-        _check_new(folder)
+    processes = Processes()
+    resume = processes.on_main(lambda: _check(recipe, folder, resume))
     # Everything that can be wrong with data, model or options is found before a folder is made.
+    set_seed(recipe.train.seed)
     source, objective = recipe.build()
+    checkpoint = _warm_start(recipe, objective) if recipe.init_from and not resume else None
     board = TensorBoard()
     callbacks = [MetricsFile(), board, ProgressBar()]
     draw = recipe.draw(objective, source)
     if draw is not None and recipe.train.pictures:
         callbacks.append(Pictures(draw, board))
-    trainer = Trainer(objective, source, recipe.train, folder, callbacks)
-    if not resume:
+    trainer = Trainer(objective, source, recipe.train, folder, callbacks if processes.main else callbacks[3:], processes)
+    if checkpoint is not None and recipe.init_optimizer:
+        take_moments(trainer, checkpoint)
+    with locked(folder) if processes.main else nullcontext():
+        processes.on_main(lambda: _begin(recipe, folder, resume))
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise explain(error, folder) from error
+            trainer.fit(resume=resume)
+            return _finish(recipe, trainer, began, card)
+        except (KeyboardInterrupt, Interrupted) as error:
+            stopped = error if isinstance(error, Interrupted) else Interrupted(f"Stopped at once; the last checkpoint in {folder} is what counts.")
+            stopped.args = (f"{stopped} The same command with --resume goes on from there.",)
+            raise stopped from error
+
+
+def _check(recipe: ModelRecipe, folder: Path, resume: bool) -> bool:
+    """Whether to resume; refuses a folder that does not fit. Nothing is written."""
+    if restarted() and (folder / "recipe.yaml").exists():
+        resume = True
+    _check_resumable(recipe, folder) if resume else _check_new(folder)
+    return resume
+
+
+def _begin(recipe: ModelRecipe, folder: Path, resume: bool) -> None:
+    """The first writing in a run folder, under its lock."""
+    if resume:
+        remove_leftovers(folder)
+    else:
+        _check_new(folder)  # again: another run may have begun since
         recipe.save(folder / "recipe.yaml")
-    try:
-        trainer.fit(resume=resume)
-        return _finish(recipe, trainer, began, card)
-    except (KeyboardInterrupt, Interrupted) as error:
-        reached = f"{error}" if isinstance(error, Interrupted) else f"Stopped at once; the last checkpoint in {folder} is what counts."
-        raise Interrupted(f"{reached} The same command with --resume goes on from there.") from error
+
+
+def _warm_start(recipe: ModelRecipe, objective: Objective) -> Path | None:
+    """Give the objective the weights of `recipe.init_from`; returns the checkpoint they come from, if they come from one."""
+    path = Path(recipe.init_from).expanduser()
+    exported = (path / "export").is_dir() and not recipe.init_optimizer
+    checkpoint = None if exported else find_checkpoint(path)
+    if recipe.init_optimizer and checkpoint is None:
+        raise ConfigError(f"init_optimizer needs a run or a checkpoint in init_from; {path} holds no optimizer. Set it to false.")
+    if checkpoint is not None:
+        state, target, where = objective_state(checkpoint), objective, str(checkpoint)
+    else:
+        model = pretrained.load(recipe.init_from)
+        state, target, where = model.state_dict(), objective.export(), recipe.init_from
+    check_tensors(target.state_dict(), state, f"init_from: {where} does not fit the model of this recipe.")
+    target.load_state_dict(state)
+    log.info("Beginning with the weights of %s%s", where, " and its optimizer's moments" if recipe.init_optimizer else "")
+    return checkpoint
 
 
 def _finish(recipe: ModelRecipe, trainer: Trainer, began: float, card: CardWriter | None) -> Path:
     """Evaluate the trained model, write the record and the export; returns the export folder."""
     folder = trainer.folder
-    model = trainer.objective.export()
-    for hook in overriding(trainer.callbacks, "export"):
-        model = hook(trainer, model)
-    model.eval()
-    record = {
-        "recipe": recipe.recipe,
-        "command": command(),
-        "data": trainer.source.describe() if hasattr(trainer.source, "describe") else {},
-        "samples": len(trainer.source),
-        "steps": trainer.steps,
-        "batch_size": recipe.train.batch_size,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "hardware": hardware(trainer.accelerator.device),
-        "seconds": round(trainer.seconds, 1),
-        "seconds_with_setup": round(time.perf_counter() - began, 1),
-        "final": {k: v for k, v in trainer.last.items() if k != "samples_per_second"},
-        "evaluations": recipe.evaluate(model),
-        "versions": versions(),
-    }
-    if trainer.accelerator.is_main_process:
+    objective = trainer.plain()
+    if trainer.processes.main:
+        model = objective.export()
+        for hook in overriding(trainer.callbacks, "export"):
+            model = hook(trainer, model)
+        model.eval()
+        record = {
+            "recipe": recipe.recipe,
+            "command": command(),
+            "data": trainer.source.describe() if hasattr(trainer.source, "describe") else {},
+            "samples": len(trainer.source),
+            "steps": trainer.step,
+            "batch_size": recipe.train.batch_size,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "hardware": hardware(trainer.device, trainer.processes.world),
+            "precision": trainer.precision,
+            "seconds": round(trainer.seconds, 1),
+            "seconds_with_setup": round(time.perf_counter() - began, 1),
+            "restarts": trainer.restarts,
+            **trainer.guard.totals(),
+            "final": {k: v for k, v in trainer.last.items() if k not in ("samples_per_second", "data_wait")},
+            "evaluations": recipe.evaluate(model),
+            "versions": versions(),
+        }
         write_json(folder / "record.json", record)
         text, files = card(model, record, folder) if card is not None else (None, None)
         model.save_pretrained(folder / "export", card=text, files=files)
-    log.info("Exported to %s", folder / "export")
+        log.info("Exported to %s", folder / "export")
+    trainer.processes.wait()
     return folder / "export"
 
 
@@ -144,14 +193,13 @@ def _check_new(folder: Path) -> None:
         raise ConfigError(
             f"{folder} holds a run already{reached}. Add --resume to go on with it, or choose another folder with --to."
         )
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and any(p.name != LOCK for p in folder.iterdir()):
         raise ConfigError(f"{folder} is not empty and holds no run. Choose a new folder with --to.")
 
 
 def _check_resumable(recipe: Recipe, folder: Path) -> None:
     if not (folder / "recipe.yaml").exists():
         raise ConfigError(f"There is no run in {folder} to resume (no recipe.yaml). Leave --resume out to start one.")
-    remove_leftovers(folder)
     changed = difference(read_recipe(folder / "recipe.yaml", recipe), recipe)
     if changed:
         raise ConfigError(

@@ -6,7 +6,6 @@ global pooling; or, with `--head probe`, a linear probe on the frozen class toke
 
 import logging
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +15,7 @@ import torch
 from modalities import registry
 from modalities.common import pretrained
 from modalities.common.evaluation import accuracy
-from modalities.common.run import ModelRecipe
+from modalities.common.run import Draw, ModelRecipe
 from modalities.common.vit import ViTEncoder
 from modalities.vision.augment import FinetuneAugment
 from modalities.vision.data import BUILT_IN, ImageSource, LabelledImages
@@ -84,14 +83,14 @@ class FinetuneRecipe(ModelRecipe):
         log.info("test accuracy %.2f %% on %d images", value, len(test))
         return [{"task": "image-classification", "data": test.name, "split": "test", "samples": len(test), "metric": "accuracy", "value": value}]
 
-    def draw(self, objective: Classification, source: ImageSource) -> Callable[[Path, str], None]:
+    def draw(self, objective: Classification, source: ImageSource) -> Draw:
         """Draws test images with their label and what the classifier says."""
         preprocess = objective.model.preprocess
         test = self.data.build_plain(preprocess)[1]
         shown = [test[i] for i in spread(len(test), 24)]
         images = torch.stack([s["image"] for s in shown])
 
-        def draw(path: Path, title: str) -> None:
+        def draw(objective: Classification, path: Path, title: str) -> None:
             was_training = objective.training
             objective.eval()
             with torch.inference_mode():

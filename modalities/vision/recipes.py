@@ -1,6 +1,5 @@
 """Named recipes of pre-training on images: the paper's, and tiny ones that run in minutes on a laptop."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import torch
 
 from modalities import registry
 from modalities.common.reconstruction import MaskedReconstruction
-from modalities.common.run import ModelRecipe
+from modalities.common.run import Draw, ModelRecipe
 from modalities.vision.augment import PretrainAugment
 from modalities.vision.data import BUILT_IN, ImageSet, ImageSource, UnlabelledImages, pixel_statistics
 from modalities.vision.models.mae import MAE, MAEConfig
@@ -42,13 +41,13 @@ class MAERecipe(ModelRecipe):
         model.name, model.preprocess = self.recipe, source.preprocess
         return source, self.objective.build(model)
 
-    def draw(self, objective: MaskedReconstruction, source: ImageSource) -> Callable[[Path, str], None]:
+    def draw(self, objective: MaskedReconstruction, source: ImageSource) -> Draw:
         """Draws original | masked | reconstructed for a few training images, always with the same masks."""
         with seeded(self.train.seed):
             images = torch.stack([source[i]["image"] for i in spread(len(source), PICTURES)])
             noise = torch.rand(len(images), objective.model.patch_embed.length)
 
-        def draw(path: Path, title: str) -> None:
+        def draw(objective: MaskedReconstruction, path: Path, title: str) -> None:
             draw_reconstructions(objective, images, noise, path, title)
 
         return draw

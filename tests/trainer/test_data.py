@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.data import StepBatches, batches, draws, epoch_order, ordered_batches, sample_keys, seeded
+from trainer.data import Share, StepBatches, batches, draws, draws_on_device, epoch_order, ordered_batches, sample_keys, seeded
 from trainer.errors import DataError
 
 
@@ -56,7 +56,7 @@ def test_augmentation_differs_between_epochs():
 
 def test_ranks_share_the_global_batch():
     whole = [p for b in StepBatches(10, 4, 0, 0, 3) for p in b]
-    ranks = [list(StepBatches(10, 4, 0, 0, 3, rank, 2)) for rank in (0, 1)]
+    ranks = [list(StepBatches(10, 4, 0, 0, 3, Share(rank, 2))) for rank in (0, 1)]
     assert sorted(p for r in ranks for b in r for p in b) == sorted(whole) and all(len(b) == 2 for r in ranks for b in r)
 
 
@@ -106,3 +106,39 @@ def test_draws_are_uniform_and_keyed_by_sample():
     assert abs(numbers.mean() - 0.5) < 0.01 and abs(numbers.var() - 1 / 12) < 0.002 and abs(np.corrcoef(numbers.T)[0, 1]) < 0.03
     assert (draws(sample_keys(0, pairs[7:9]), 3) == numbers[7:9]).all()  # whatever else is in the batch
     assert not (draws(sample_keys(1, pairs[7:9]), 3) == numbers[7:9]).any()
+
+
+@pytest.mark.parametrize("world, accumulate", [(1, 4), (2, 1), (2, 3), (3, 2)])
+def test_micro_batches_of_all_ranks_make_up_the_batch_in_order(world, accumulate):
+    whole = list(StepBatches(10, 7, 0, 0, 3))
+    ranks = [list(StepBatches(10, 7, 0, 0, 3, Share(rank, world, accumulate))) for rank in range(world)]
+    for step in range(3):
+        parts = [part for rank in ranks for part in rank[step * accumulate : (step + 1) * accumulate]]
+        assert sum(parts, []) == whole[step] and max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_every_batch_carries_the_keys_of_its_samples():
+    batch = collect()[1]
+    pairs = StepBatches(10, 4, 3, 0, 7).pairs(1)
+    assert batch["id"].tolist() == [index for _, index in pairs]
+    assert (batch["sample_key"].numpy().view("uint64") == sample_keys(3, pairs)).all()
+
+
+def test_draws_on_device():
+    keys = torch.from_numpy(sample_keys(0, [(0, i) for i in range(2000)]).view("int64"))
+    numbers = draws_on_device(keys, 50)
+    assert numbers.dtype == torch.float32 and numbers.min() >= 0 and numbers.max() < 1
+    assert abs(numbers.mean() - 0.5) < 0.005 and abs(numbers.var() - 1 / 12) < 0.002
+    assert abs(torch.corrcoef(numbers.T)[0, 1:]).max() < 0.1 and abs(torch.corrcoef(numbers[:50])[0, 1:]).max() < 0.6
+    assert draws_on_device(keys[7:9], 50).equal(numbers[7:9]), "a sample's numbers do not depend on the rest of the batch"
+    assert not numpy_close(numbers, draws(keys.numpy().view("uint64"), 50)), "augmentation has another stream"
+    # the same hash as in numpy, whatever the sign of the words
+    words = ~keys.numpy().view("uint64")
+    from trainer.data import _hash
+
+    expected = (_hash(_hash(words)[:, None] + np.arange(1, 51, dtype=np.uint64)) >> np.uint64(40)) * 2.0**-24
+    assert numpy_close(numbers, expected)
+
+
+def numpy_close(tensor, array):
+    return np.allclose(tensor.numpy(), array)

@@ -6,16 +6,20 @@ import torch
 from torch import nn
 
 from trainer.callback import Callback
-from trainer.checkpoint import decode, encode, list_checkpoints, load_newest, save_checkpoint
+from trainer.checkpoint import Snapshot, list_checkpoints, load_checkpoint, newest, save_checkpoint
 from trainer.config import replace
 from trainer.errors import CheckpointError, ConfigError, Interrupted, TrainingError
 from trainer.logs import MetricsFile, Pictures, TensorBoard, read_lines
 from trainer.objective import Losses, Objective
 from trainer.optim import OptimConfig
+from trainer.guard import GuardConfig
 from trainer.recipe import Recipe, TrainConfig, difference, read_recipe, settle
+from trainer.state import decode, encode
 from trainer.trainer import Trainer
 
 CONFIG = TrainConfig(batch_size=16, steps=30, log_every=3, save_every=10, pictures=2, optim=OptimConfig(lr=1e-2, clip_norm=1.0))
+MACHINE = ("seconds", "samples_per_second", "data_wait", "memory_gb", "tflops", "mfu")
+"""What of a line of metrics depends on the machine."""
 
 
 class Line:
@@ -60,7 +64,7 @@ def fit(folder, *callbacks, resume=False, config=CONFIG, objective=None):
 
 
 def lines(folder):
-    return [{k: v for k, v in line.items() if "second" not in k} for line in read_lines(folder / "metrics.jsonl")]
+    return [{k: v for k, v in line.items() if k not in MACHINE} for line in read_lines(folder / "metrics.jsonl")]
 
 
 def weights(trainer):
@@ -107,12 +111,12 @@ def test_resume_after_a_crash_between_checkpoints(tmp_path):
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog):
     whole = fit(tmp_path / "a")
-    newest = tmp_path / "a" / "checkpoints" / "step-00000030" / "state.safetensors"
-    content = bytearray(newest.read_bytes())
+    file = tmp_path / "a" / "checkpoints" / "step-00000030" / "state" / "tensors.safetensors"
+    content = bytearray(file.read_bytes())
     content[-1] ^= 1
-    newest.write_bytes(content)
+    file.write_bytes(content)
     again = fit(tmp_path / "a", resume=True)
-    assert "damaged" in caplog.text and same(weights(whole), weights(again))
+    assert "cannot be used" in caplog.text and same(weights(whole), weights(again))
     for path in list_checkpoints(tmp_path / "a" / "checkpoints"):
         (path / "state.json").write_text("{}")
     with pytest.raises(CheckpointError, match="No checkpoint"):
@@ -132,12 +136,12 @@ def test_nan_stops_with_a_diagnosis_and_keeps_the_good_checkpoint(tmp_path):
         def losses(self, trainer, batch, losses):
             return Losses(losses.loss * float("nan"), {}) if trainer.step >= 20 else losses
 
-    with pytest.raises(TrainingError, match=r"loss.*NaN.*learning rate"):
-        fit(tmp_path / "a", Poison())
-    path, state = load_newest(tmp_path / "a" / "checkpoints")
-    assert path.name == "step-00000020" and state["objective"]["net.0.weight"].isfinite().all()
+    with pytest.raises(TrainingError, match=r"NaN.* in 4 steps in a row, the last at step 23: loss nan.*learning rate .*samples \d+, .*and 8 more"):
+        fit(tmp_path / "a", Poison(), config=replace(CONFIG, {"guard.max_skipped": 4}))
+    path = newest(tmp_path / "a" / "checkpoints")
+    assert path.name == "step-00000020" and load_checkpoint(path)["objective"]["net.0.weight"].isfinite().all()
     with pytest.raises(CheckpointError, match="NaN"):
-        save_checkpoint(tmp_path / "a" / "checkpoints", 21, {"objective": {"w": torch.tensor(float("nan"))}}, 2)
+        Snapshot(21, {"objective": {"w": torch.tensor(float("nan"))}}, [{}], sharded=False)
 
 
 def test_full_disk_during_a_save_keeps_the_last_checkpoint(tmp_path, full_disk):
@@ -210,7 +214,7 @@ def test_every_hook_is_called_at_its_place(tmp_path):
     before = Fit()
     initial = {k: v.clone() for k, v in before.state_dict().items()}
     trainer = fit(tmp_path / "a", All(), config=config, objective=before)
-    assert seen == ["prepare_model", "parameter_groups", "make_optimizer", "start", "batch", "lr", "losses", "after_backward", "after_step", "log", "end_of_phase", "close"]
+    assert seen == ["prepare_model", "parameter_groups", "make_optimizer", "start", "lr", "batch", "losses", "after_backward", "after_step", "log", "end_of_phase", "close"]
     assert same(initial, weights(trainer))  # the hook set the learning rate to 0
     seen.clear()
     fit(tmp_path / "a", All(), config=config, resume=True)
@@ -218,7 +222,8 @@ def test_every_hook_is_called_at_its_place(tmp_path):
 
 
 def test_pictures_and_tensorboard(tmp_path):
-    def draw(path, title):
+    def draw(objective, path, title):
+        assert isinstance(objective, Fit)
         import matplotlib.image
         import numpy as np
 
@@ -251,10 +256,11 @@ def test_state_codec():
 
 def test_train_config(tmp_path):
     assert TrainConfig(steps=7).total_steps(100) == 7 and TrainConfig(batch_size=32, epochs=3).total_steps(100) == 10
+    assert TrainConfig(batch_size=32, samples=65).total_steps(100) == 3
     for wrong in ({"steps": 1, "epochs": 1.0}, {}):
-        with pytest.raises(ConfigError, match="either"):
+        with pytest.raises(ConfigError, match="Give one of train.steps, train.samples and train.epochs"):
             TrainConfig(**wrong).total_steps(10)
-    for wrong in ({"batch_size": 0}, {"steps": -1}, {"workers": -1}):
+    for wrong in ({"batch_size": 0}, {"steps": -1}, {"workers": -1}, {"ema": 1.0}, {"samples": 0}, {"accumulate": 0}, {"save_async": True, "parallel": "fsdp"}):
         with pytest.raises(ConfigError):
             TrainConfig(**wrong)
     recipe = Recipe("x", CONFIG)

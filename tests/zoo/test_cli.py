@@ -123,7 +123,7 @@ def test_finetune_script_of_the_modality(photos, pretrained_run, tmp_path):
         (["pretrain", "vision/mae-tiny"], 1, "data.path"),
         (["pretrain", "vision/mae-tiny", "--data.path", "no/such/folder"], 1, "no/such/folder"),
         (["pretrain", "vision/mae-tiny", "--data.path", "PHOTOS", "--train.epochs", "None"], 1, "train.epochs"),
-        (["pretrain", "vision/mae-tiny", "--data.path", "PHOTOS", "--train.epochs", "2", "--train.steps", "3"], 1, "either"),
+        (["pretrain", "vision/mae-tiny", "--data.path", "PHOTOS", "--train.epochs", "2", "--train.steps", "3"], 1, "Give one of"),
         (["pretrain", "vision/mae-tiny", "--data.path", "PHOTOS", "--train.optim.name", "adamv"], 1, "Did you mean 'adam'"),
         (["pretrain", "vision/mae-tiny", "--data.path", "PHOTOS", "--model.num_heads", "5"], 1, "num_heads"),
         (["pretrain", "vision/mae-tiny", "--data.path", "PHOTOS", "--objective.mask_ratio", "1.5"], 1, "mask_ratio"),

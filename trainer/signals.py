@@ -1,0 +1,58 @@
+"""Stopping when the user (Ctrl-C) or the system (SIGTERM) asks: at the end of a step, all processes at the same one."""
+
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from trainer.errors import Interrupted
+from trainer.parallel import Processes
+
+AGREE_EVERY = 10
+"""Steps between the moments at which several processes ask one another whether to stop."""
+log = logging.getLogger("zoo")
+
+
+class StopSignal:
+    """The first signal asks for a checkpoint at the end of the step, the second stops at once."""
+
+    def __init__(self, processes: Processes) -> None:
+        self.processes = processes
+        self.number = 0
+        """The signal that asked, 0 for none."""
+
+    def asked(self, step: int) -> bool:
+        """Whether to stop after this step; all ranks get the same answer."""
+        if self.processes.world == 1:
+            return self.number > 0
+        if step % AGREE_EVERY:
+            return False
+        self.number = self.processes.agree(self.number)
+        return self.number > 0
+
+    def interrupted(self, message: str) -> Interrupted:
+        """The exception to end with; its exit status tells the signal."""
+        error = Interrupted(message)
+        error.code = 128 + self.number
+        return error
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Handle both signals inside the block; the old handlers come back."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        previous = {s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: Any) -> None:
+        if self.number:
+            raise KeyboardInterrupt
+        self.number = number
+        log.info("Stopping after this step and saving (once more to stop at once without saving) ...")
