@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils._pytree import register_dataclass
 
 Batch = dict[str, Tensor]
 """Named tensors, first axis = samples. The keys of a modality are documented in its `data.py`."""
@@ -21,6 +22,9 @@ class Losses:
     """What `loss` is a mean over, when that is not the samples: the number of masked tokens in the batch, of observed
     values, ... With it, micro-batches and processes are weighted so that the gradient is that of the whole batch.
     Always give it or never; with a count of 0 the loss must be finite (0, say)."""
+
+
+register_dataclass(Losses)  # so that FSDP2 finds the tensors in it and knows when the backward pass begins
 
 
 class Objective(nn.Module):

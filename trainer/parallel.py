@@ -36,6 +36,7 @@ class Processes:
 
     def __init__(self) -> None:
         self.accelerator = Accelerator(
+            cpu=not torch.accelerator.is_available(),  # else accelerate would not see the other processes of a CPU run
             kwargs_handlers=[InitProcessGroupKwargs(timeout=TIMEOUT), DistributedDataParallelKwargs(gradient_as_bucket_view=True)]
         )
         known = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
@@ -178,7 +179,7 @@ class Spread:
         if not self.processes.main:
             return None
         whole = copy.deepcopy(self._twin).to_empty(device="cpu")
-        whole.load_state_dict(state, assign=True)
+        whole.load_state_dict(state)  # copied: gathered tensors may be views of something larger
         for name, buffer in self._buffers.items():
             owner, _, last = name.rpartition(".")
             setattr(whole.get_submodule(owner), last, buffer.clone())

@@ -5,45 +5,17 @@ import pytest
 import torch
 from torch import nn
 
+from tests.trainer.toy import CONFIG, Fit, fit, lines, same, weights
 from trainer.callback import Callback
 from trainer.checkpoint import Snapshot, list_checkpoints, load_checkpoint, newest, save_checkpoint
 from trainer.config import replace
 from trainer.errors import CheckpointError, ConfigError, Interrupted, TrainingError
-from trainer.logs import MetricsFile, Pictures, TensorBoard, read_lines
-from trainer.objective import Losses, Objective
+from trainer.logs import Pictures, TensorBoard
+from trainer.objective import Losses
 from trainer.optim import OptimConfig
 from trainer.guard import GuardConfig
 from trainer.recipe import Recipe, TrainConfig, difference, read_recipe, settle
 from trainer.state import decode, encode
-from trainer.trainer import Trainer
-
-CONFIG = TrainConfig(batch_size=16, steps=30, log_every=3, save_every=10, pictures=2, optim=OptimConfig(lr=1e-2, clip_norm=1.0))
-MACHINE = ("seconds", "samples_per_second", "data_wait", "memory_gb", "tflops", "mfu")
-"""What of a line of metrics depends on the machine."""
-
-
-class Line:
-    """y = index / 50 from a noisy x."""
-
-    def __len__(self):
-        return 50
-
-    def __getitem__(self, index):
-        return {"x": torch.randn(4) + index / 50, "y": torch.tensor(index / 50)}
-
-
-class Fit(Objective):
-    def __init__(self):
-        super().__init__()
-        self.net = nn.Sequential(nn.Linear(4, 16), nn.Dropout(0.2), nn.Linear(16, 1))
-
-    def forward(self, batch):
-        loss = (self.net(batch["x"])[:, 0] - batch["y"]).square().mean()
-        return Losses(loss, {"rmse": loss.detach().sqrt()})
-
-    def export(self):
-        return self.net
-
 
 class SignalAt(Callback):
     def __init__(self, step, number=signal.SIGINT):
@@ -52,27 +24,6 @@ class SignalAt(Callback):
     def after_step(self, trainer):
         if trainer.step == self.at:
             os.kill(os.getpid(), self.number)
-
-
-def fit(folder, *callbacks, resume=False, config=CONFIG, objective=None):
-    torch.manual_seed(0)
-    folder.mkdir(exist_ok=True)
-    objective = objective or Fit()
-    trainer = Trainer(objective, Line(), config, folder, [MetricsFile(), *callbacks])
-    trainer.fit(resume=resume)
-    return trainer
-
-
-def lines(folder):
-    return [{k: v for k, v in line.items() if k not in MACHINE} for line in read_lines(folder / "metrics.jsonl")]
-
-
-def weights(trainer):
-    return trainer.objective.state_dict()
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(a[k].equal(b[k]) for k in a)
 
 
 def test_same_seed_same_losses_to_the_last_bit(tmp_path):

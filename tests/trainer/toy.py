@@ -1,0 +1,123 @@
+"""A small objective for tests of the trainer, and a program that trains it: `python -m tests.trainer.toy FOLDER JSON`.
+
+JSON holds fields of TrainConfig by their dotted names, and `kill: [rank, step]` to die there (once).
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from trainer.callback import Callback
+from trainer.config import replace
+from trainer.logs import MetricsFile, read_lines
+from trainer.objective import Losses, Objective
+from trainer.optim import OptimConfig
+from trainer.parallel import Processes, restarted
+from trainer.recipe import TrainConfig
+from trainer.trainer import Trainer
+
+CONFIG = TrainConfig(batch_size=16, steps=30, log_every=3, save_every=10, pictures=2, optim=OptimConfig(lr=1e-2, clip_norm=1.0))
+MACHINE = ("seconds", "samples_per_second", "data_wait", "memory_gb", "tflops", "mfu")
+"""What of a line of metrics depends on the machine."""
+
+
+class Line:
+    """y = index / 50 from a noisy x."""
+
+    def __len__(self):
+        return 50
+
+    def __getitem__(self, index):
+        return {"x": torch.randn(4) + index / 50, "y": torch.tensor(index / 50), "index": torch.tensor(index)}
+
+
+class Fit(Objective):
+    """Regression; with `dropout` its random numbers are those of the process."""
+
+    def __init__(self, dropout=0.2):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(4, 16), nn.Dropout(dropout), nn.Linear(16, 1))
+
+    def forward(self, batch):
+        loss = (self.net(batch["x"])[:, 0] - batch["y"]).square().mean()
+        return Losses(loss, {"rmse": loss.detach().sqrt()})
+
+    def export(self):
+        return self.net
+
+
+class CountedFit(Objective):
+    """A mean over as many values as the data say, in blocks, with a table that is not trained."""
+
+    def __init__(self):
+        super().__init__()
+        self.inlet = nn.Linear(4, 16)
+        self.blocks = nn.Sequential(*(nn.Sequential(nn.LayerNorm(16), nn.Linear(16, 16), nn.GELU()) for _ in range(3)))
+        self.outlet = nn.Linear(16, 8)
+        self.table = nn.Parameter(torch.linspace(0, 1, 16), requires_grad=False)
+        self.register_buffer("scale", torch.tensor(2.0), persistent=False)
+
+    def forward(self, batch):
+        wanted = batch["y"][:, None] * torch.arange(8, device=batch["y"].device)
+        seen = torch.arange(8, device=wanted.device) < 1 + batch["index"][:, None] % 8  # 1 to 8 values of each sample
+        error = (self.outlet(self.blocks(self.inlet(batch["x"]) + self.table)) * self.scale - wanted).square()
+        count = seen.sum()
+        loss = (error * seen).sum() / count
+        return Losses(loss, {"largest": loss.detach() * 0 + 1}, count=count)
+
+    def export(self):
+        return self.outlet
+
+
+class Killer(Callback):
+    """kill -9 for one rank after a step."""
+
+    def __init__(self, rank, step):
+        self.rank, self.step = rank, step
+
+    def after_step(self, trainer):
+        if trainer.processes.rank == self.rank and trainer.step == self.step and not restarted():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fit(folder, *callbacks, resume=False, config=CONFIG, objective=None):
+    torch.manual_seed(0)
+    folder.mkdir(exist_ok=True)
+    processes = Processes()
+    files = [MetricsFile()] if processes.main else []
+    trainer = Trainer(objective or Fit(), Line(), config, folder, [*files, *callbacks], processes)
+    trainer.fit(resume=resume)
+    return trainer
+
+
+def lines(folder):
+    return [{k: v for k, v in line.items() if k not in MACHINE} for line in read_lines(folder / "metrics.jsonl")]
+
+
+def weights(trainer):
+    return trainer.objective.state_dict()
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(a[k].equal(b[k]) for k in a)
+
+
+def main(folder, options):
+    torch.set_num_threads(1)
+    killed = [Killer(*options.pop("kill"))] if "kill" in options else []
+    resume = options.pop("resume", False) or restarted()
+    torch.manual_seed(0)
+    objective = CountedFit() if options.pop("counted", False) else Fit(dropout=0.0)
+    trainer = fit(folder, *killed, resume=resume, config=replace(CONFIG, options), objective=objective)
+    whole = trainer.plain()
+    if trainer.processes.main:
+        torch.save({k: v.cpu() for k, v in whole.state_dict().items()}, folder / "weights.pt")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), json.loads(sys.argv[2]))
