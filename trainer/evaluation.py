@@ -2,6 +2,7 @@
 
 A measurement leaves no trace: modes and random generators are afterwards as before, so a run with evaluation
 has the losses of a run without. It draws the same random numbers (masks, say) whenever it is made.
+It computes in the precision of the weights, without autocast, so that training and `zoo evaluate` agree.
 """
 
 import contextlib
