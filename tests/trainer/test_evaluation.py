@@ -177,6 +177,25 @@ class Remember(Callback):
             self.weights = {k: v.clone() for k, v in trainer.objective.state_dict().items()}
 
 
+def test_the_average_is_what_is_evaluated_and_loaded_back(tmp_path):
+    class Weight:
+        name, higher_is_better, seen = "first weight", {"score": False}, []
+
+        def __call__(self, objective):
+            self.seen.append(objective.net[0].weight.detach().clone())
+            return {"score": float(len(self.seen) != 2)}  # the second evaluation is the best
+
+    config, kept = replace(best(), {"ema": 0.8}), []
+
+    class Average(Callback):
+        def after_step(self, trainer):
+            kept.append(trainer.average.net[0].weight.detach().clone())
+
+    trainer = fit(tmp_path / "a", Weight(), config=config, also=[Average()])
+    assert all(seen.equal(kept[step - 1]) for seen, step in zip(Weight.seen, (4, 8, 12, 16, 20)))
+    assert trainer.plain() is trainer.average and trainer.average.net[0].weight.equal(kept[7])
+
+
 def test_lower_can_be_better_and_the_last_can_be_the_best(tmp_path):
     falling = Script(5, 4, 3, 2, 1)
     falling.higher_is_better = {"score": False}

@@ -98,7 +98,7 @@ def test_val_is_held_out_and_test_stays_unseen(photos):
     assert len(digits.held_out) == 500 and digits.held_out.labels is None
 
 
-def test_the_validation_loss_has_fixed_masks(tiny):
+def test_the_validation_loss_has_fixed_masks(tiny, monkeypatch):
     model, _, test = tiny
     objective = MAEObjectiveConfig(mask_ratio=0.5).build(model).train()
     losses = {}
@@ -106,6 +106,9 @@ def test_the_validation_loss_has_fixed_masks(tiny):
         torch.manual_seed(seed)
         losses[seed] = measure([reconstructed(test, objective)], objective)["loss"]
     assert losses[1] == losses[2] and objective.training
+    monkeypatch.setattr(evaluation, "BATCH", 3)
+    assert measure([reconstructed(test, objective)], objective)["loss"] == pytest.approx(losses[1], rel=1e-5)
+    monkeypatch.undo()
     noise = torch.rand(10, model.patch_embed.length)
     with torch.no_grad():
         assert losses[1] == pytest.approx(float(objective(whole(test), noise).loss), rel=0.1)
