@@ -1,6 +1,5 @@
 """`zoo evaluate`: measured results of a model, with the command that measured them."""
 
-import logging
 from pathlib import Path
 
 import tyro
@@ -10,8 +9,6 @@ from modalities.common import pretrained
 from modalities.common.evaluation import Row, in_words
 from modalities.common.run import command
 from trainer.files import write_json
-
-log = logging.getLogger("zoo")
 
 
 def evaluate(name: tyro.conf.Positional[str], /, data: str, per_class: int | None = None, to: Path | None = None) -> list[Row]:

@@ -192,7 +192,7 @@ def test_the_average_is_what_is_evaluated_and_loaded_back(tmp_path):
             kept.append(trainer.average.net[0].weight.detach().clone())
 
     trainer = fit(tmp_path / "a", Weight(), config=config, also=[Average()])
-    assert all(seen.equal(kept[step - 1]) for seen, step in zip(Weight.seen, (4, 8, 12, 16, 20)))
+    assert all(seen.equal(kept[step - 1]) for seen, step in zip(Weight.seen, (4, 8, 12, 16, 20), strict=True))
     assert trainer.plain() is trainer.average and trainer.average.net[0].weight.equal(kept[7])
 
 
