@@ -72,7 +72,7 @@ def save_checkpoint(folder: Path, snapshot: Snapshot, keep: int, also: Collectio
     With `processes` (a sharded state) all ranks must call this. Raises CheckpointError when the disk does not take it;
     the older checkpoints stay.
     """
-    target = folder / f"step-{snapshot.step:08d}"
+    target = checkpoint_path(folder, snapshot.step)
     main = processes is None or processes.main
     temporary = folder / f"{TEMPORARY}{target.name}-{uuid.uuid4().hex[:8]}"
     try:
@@ -158,6 +158,11 @@ def _remove(path: Path) -> None:
 def list_checkpoints(folder: Path) -> list[Path]:
     """Complete checkpoints below a folder, oldest first."""
     return sorted(p.parent for p in folder.glob(f"step-*/{MANIFEST}"))
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies below `folder`."""
+    return folder / f"step-{step:08d}"
 
 
 def step_of(path: Path) -> int:

@@ -204,13 +204,12 @@ def batches(
 
 
 def ordered_batches(source: Source, batch_size: int) -> Iterator[Batch]:
-    """All samples once, in order, the last batch perhaps smaller: for evaluation."""
+    """All samples once, in order, the last batch perhaps smaller: for evaluation. Each sample's `sample_key` follows from its index."""
     for start in range(0, len(source), batch_size):
         indices = list(range(start, min(start + batch_size, len(source))))
-        if hasattr(source, "fetch"):
-            yield source.fetch(indices)
-        else:
-            yield default_collate([source[i] for i in indices])
+        batch = source.fetch(indices) if hasattr(source, "fetch") else default_collate([source[i] for i in indices])
+        batch["sample_key"] = torch.from_numpy(sample_keys(0, [(0, i) for i in indices]).view(np.int64))
+        yield batch
 
 
 def to_device(batch: Any, device: torch.device, channels_last: bool = False) -> Any:

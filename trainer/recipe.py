@@ -9,6 +9,7 @@ import tyro
 
 from trainer.config import dump_yaml, from_dict, leaves, read_yaml, replace, to_dict
 from trainer.errors import ConfigError
+from trainer.evaluation import EvalConfig
 from trainer.files import write_text
 from trainer.guard import GuardConfig
 from trainer.optim import OptimConfig
@@ -70,6 +71,8 @@ class TrainConfig:
     """Learning rate over time."""
     guard: GuardConfig = field(default_factory=GuardConfig)
     """What to do about NaN and loss spikes."""
+    evaluate: EvalConfig = field(default_factory=EvalConfig)
+    """Evaluation inside training, best checkpoint, early stopping."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "log_every", "keep_last", "accumulate"):

@@ -14,7 +14,7 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from trainer.callback import Callback, overriding
-from trainer.checkpoint import Stored, clean, newest
+from trainer.checkpoint import Like, Stored, checkpoint_path, clean, newest, verify
 from trainer.data import Share, Source, StepBatches, batches, key, to_device
 from trainer.devices import AUTOCAST, allow_tf32, hardware, peak_flops, peak_memory, usable_precision
 from trainer.ema import EMA
@@ -165,6 +165,15 @@ class Trainer:
         self._finished = reason
         log.info("Ending at step %s of %s: %s", f"{self.step:,}", f"{self.steps:,}", reason)
 
+    def load_best(self) -> None:
+        """Put the objective, and what callbacks keep (an average, say), back to the checkpoint of `best_step`; all ranks must call this.
+
+        CheckpointError when it cannot be read.
+        """
+        path = checkpoint_path(self.folder / "checkpoints", self.best_step)
+        self.processes.on_main(lambda: verify(path))
+        self._load_weights(Stored(path), self.saver.like() if self.spread.sharded else None)
+
     def plain(self, module: nn.Module | None = None) -> nn.Module | None:
         """The objective to evaluate and export (with averaged weights where there are), whole and unwrapped.
 
@@ -266,14 +275,11 @@ class Trainer:
         """Restore the state of a checkpoint, whatever the number of processes that wrote it."""
         stored = Stored(path)
         like = self.saver.like() if self.spread.sharded else None
+        self._load_weights(stored, like)
         try:
-            self.objective.load_state_dict(stored.part("objective", like))
             self.optimizer.load_state_dict(stored.part("optimizer", like))
         except (RuntimeError, ValueError, KeyError) as error:
-            raise CheckpointError(f"The checkpoint {path} belongs to another model or optimizer: {error}") from error
-        written = stored.part("callbacks", like)
-        for name, callback in self._named_callbacks().items():
-            callback.load_state_dict(written.get(name, {}))
+            raise CheckpointError(f"The checkpoint {path} belongs to another optimizer: {error}") from error
         self.metrics.load_state_dict(stored.part("metrics"), self.device)
         self.guard.load_state_dict(stored.part("guard"))
         self.scaler.load_state_dict(stored.part("scaler")) if self.scaler.is_enabled() else None
@@ -290,6 +296,16 @@ class Trainer:
                 "The checkpoint was written by %d process(es), %d go on. Exact as before: the order of the data, augmentation, masks. Not exact: "
                 "dropout and other random numbers drawn inside the model, and rounding.", stored.world, self.processes.world,
             )  # fmt: skip
+
+    def _load_weights(self, stored: Stored, like: Like | None) -> None:
+        """The objective and what callbacks keep."""
+        try:
+            self.objective.load_state_dict(stored.part("objective", like))
+        except (RuntimeError, KeyError) as error:
+            raise CheckpointError(f"The checkpoint {stored.path} belongs to another model: {error}") from error
+        written = stored.part("callbacks", like)
+        for name, callback in self._named_callbacks().items():
+            callback.load_state_dict(written.get(name, {}))
 
     def _load_own(self, generators: dict[str, Any]) -> None:
         torch.set_rng_state(generators["torch"])

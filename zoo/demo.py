@@ -22,18 +22,19 @@ from rich.table import Table
 
 from modalities import registry
 from modalities.common import pretrained
-from modalities.common.evaluation import features, linear_probe, nearest_neighbours
+from modalities.common.evaluation import percent, probes, result
 from modalities.common.model import Model
-from modalities.common.reconstruction import MaskedReconstruction
 from modalities.common.run import ModelRecipe, command, run
 from modalities.vision.augment import FinetuneAugment
 from modalities.vision.data import LabelledImages, UnlabelledImages
+from modalities.vision.evaluation import CLASSIFICATION, probed
 from modalities.vision.finetune import digits_recipe
 from modalities.vision.objectives.mae import MAEObjectiveConfig
 from modalities.vision.recipes import draw_reconstructions
 from trainer.config import replace
 from trainer.data import seeded
 from trainer.errors import ConfigError, Interrupted, ZooError
+from trainer.evaluation import measure
 from trainer.files import read_json, write_json
 from zoo.cards import write_card
 from zoo.publishing import publish
@@ -75,7 +76,7 @@ def _run_demo(folder: Path) -> dict[str, Any]:
             place = folder / "finetune" / f"{start}-{seed}"
             _run_or_resume(finetune, place)
             record = read_json(place / "record.json")
-            values["finetune"].setdefault(start, []).append(record["evaluations"][0]["value"])
+            values["finetune"].setdefault(start, []).append(next(row["value"] for row in record["evaluations"] if row["metric"] == "accuracy"))
             fitted.setdefault(start, []).append(100 * record["final"]["accuracy"])
     log.info("4. Publishing, and loading back in a new process")
     test = labelled(recipe.data, 0).build_plain(model.preprocess)[1]
@@ -126,12 +127,12 @@ def _measure_frozen(model: Model, data: LabelledImages, seed: int, values: Value
     torch.manual_seed(seed)
     networks = {"pretrained": model, "scratch": type(model)(model.config)}
     for name, network in networks.items():
-        known, asked = features(network, train), features(network, test)
-        values["probe"].setdefault(name, []).append(round(linear_probe(known, asked), 2))
-        values["knn"].setdefault(name, []).append(round(nearest_neighbours(known, asked), 2))
-    known, asked = _pixels(train), _pixels(test)
-    values["pixels"].setdefault("logistic", []).append(round(linear_probe(known, asked), 2))
-    values["pixels"].setdefault("knn", []).append(round(nearest_neighbours(known, asked), 2))
+        found = measure([probed(train, test)], MAEObjectiveConfig().build(network))
+        for kind in ("probe", "knn"):
+            values[kind].setdefault(name, []).append(percent(found[kind]))
+    found = probes(_pixels(train), _pixels(test))
+    values["pixels"].setdefault("logistic", []).append(percent(found["probe"]))
+    values["pixels"].setdefault("knn", []).append(percent(found["knn"]))
 
 
 def _pixels(source: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -150,13 +151,10 @@ def _record_evaluations(run_folder: Path, values: Values, test: Any) -> None:
         "5-NN on raw pixels": values["pixels"]["knn"],
     }
     record = read_json(run_folder / "record.json")
-    record["evaluations"] = [
-        {
-            "task": "image-classification", "data": test.name, "split": "test", "samples": len(test), "metric": "accuracy",
-            "detail": f"{what}, {PER_CLASS} labels per class, mean of {len(found)} seeds", "value": round(mean(found), 2), "command": command(),
-        }
-        for what, found in rows.items()
-    ]  # fmt: skip
+    details = {f"{what}, {PER_CLASS} labels per class, mean of {len(found)} seeds": round(mean(found), 2) for what, found in rows.items()}
+    record["evaluations"] = [row for row in record["evaluations"] if row["metric"] == "loss"] + [
+        {**result(test, CLASSIFICATION, "accuracy", value, detail, "%"), "command": command()} for detail, value in details.items()
+    ]
     write_json(run_folder / "record.json", record)
 
 
@@ -165,7 +163,7 @@ def _draw(model: Model, test: Any, path: Path) -> None:
     with seeded(0):
         images = test.fetch(torch.randperm(len(test))[:8].tolist())["image"]
         noise = torch.rand(len(images), model.patch_embed.length)
-    draw_reconstructions(MaskedReconstruction(model, MAEObjectiveConfig()), images, noise, path, "Test digits: three quarters hidden, then filled in (with the true mean and contrast of each patch)")
+    draw_reconstructions(MAEObjectiveConfig().build(model), images, noise, path, "Test digits: three quarters hidden, then filled in (with the true mean and contrast of each patch)")
 
 
 def _predict_elsewhere(classifier: Path, test: Any, folder: Path) -> str:

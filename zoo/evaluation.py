@@ -1,21 +1,18 @@
 """`zoo evaluate`: measured results of a model, with the command that measured them."""
 
-import logging
 from pathlib import Path
-from typing import Any
 
 import tyro
 
 from modalities import registry
 from modalities.common import pretrained
+from modalities.common.evaluation import Row, in_words
 from modalities.common.run import command
 from trainer.files import write_json
 
-log = logging.getLogger("zoo")
 
-
-def evaluate(name: tyro.conf.Positional[str], /, data: str, per_class: int | None = None, to: Path | None = None) -> list[dict[str, Any]]:
-    """Measure a model on labelled data: a classifier's accuracy, or probe and 5-NN on frozen features.
+def evaluate(name: tyro.conf.Positional[str], /, data: str, per_class: int | None = None, to: Path | None = None) -> list[Row]:
+    """Measure a model on labelled data: a classifier's accuracy, or probe and 5-NN on frozen features; and the loss.
 
     Args:
         name: Folder or name of the model.
@@ -25,10 +22,10 @@ def evaluate(name: tyro.conf.Positional[str], /, data: str, per_class: int | Non
     """
     modality = pretrained.modality_of(name)
     model = pretrained.load(name)
-    results = registry.load(f"modalities.{modality}.tasks:evaluate")(model, data, per_class)
-    results = [{**r, "command": command()} for r in results]
-    for r in results:
-        print(f"{r['value']:6.2f} %  {r['metric']} on {r['samples']} samples of {r['data']} ({r['split']}){': ' + r['detail'] if r['detail'] else ''}")
+    rows = registry.load(f"modalities.{modality}.tasks:evaluate")(model, data, per_class)
+    rows = [{**row, "command": command()} for row in rows]
+    for row in rows:
+        print(in_words(row))
     if to is not None:
-        write_json(to, results)
-    return results
+        write_json(to, rows)
+    return rows

@@ -1,4 +1,13 @@
-"""Measuring a model: features, linear probe, nearest neighbours, accuracy."""
+"""What can be measured on a model of any modality: loss and supervised metrics on held-out data, probes of frozen features.
+
+Each is an evaluator (`trainer.evaluation`), so that training, the end of a run, `zoo evaluate` and the demo
+measure by the same code. Shares (accuracies) are in 0..1 as values and in percent in the rows of records and cards.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -9,41 +18,133 @@ from sklearn.preprocessing import StandardScaler
 
 from modalities.common.model import Model
 from trainer.data import Source, ordered_batches, to_device
+from trainer.errors import ConfigError
+from trainer.evaluation import Evaluator, measure
+from trainer.objective import Objective
+
+BATCH = 256
+"""Samples per forward pass."""
+Row = dict[str, Any]
+"""A measured result for records and cards: task, data, split, samples, metric, detail, value, unit."""
 
 
-@torch.inference_mode()
-def features(model: Model, source: Source, batch_size: int = 256) -> tuple[np.ndarray, np.ndarray]:
-    """Frozen features `model.embed` of every sample and its label: (N, D) float32 and (N,) int64."""
-    was_training = model.training
-    model.eval()
+@dataclass(frozen=True)
+class ProbeConfig:
+    """Labelled data on which frozen features are probed."""
+
+    path: str = ""
+    """Where the labelled data is, in the forms that `zoo evaluate --data` takes. Empty: no probe."""
+    per_class: int | None = None
+    """Labelled training samples per class. Null: all."""
+
+    def __post_init__(self) -> None:
+        if self.per_class is not None and self.per_class < 1:
+            raise ConfigError(f"probe.per_class must be at least 1 (or null for all), found {self.per_class}.")
+        if self.per_class is not None and not self.path:
+            raise ConfigError(f"probe.per_class={self.per_class} needs probe.path, the labelled data to probe on; found none.")
+
+
+class ReportedEvaluator(Evaluator, Protocol):
+    """An evaluator whose values go into records and cards."""
+
+    def row(self, name: str, value: float) -> Row:
+        """The row for one of its values."""
+        ...
+
+
+class HeldOut:
+    """The objective on held-out samples: `loss`, and those of its parts that `shares` names (of a classifier: accuracy).
+
+    Both are means over the samples, or over what the objective says it counts; a share is one of right ones among all.
+    `source` has a `name`. `task` is the Hub's name of the task, `what` says in words what the loss is.
+    """
+
+    def __init__(self, source: Source, task: str, what: str, shares: Sequence[str] = ()) -> None:
+        self.source, self.task, self.what = source, task, what
+        self.name = f"{what} on {source.name}"
+        self.higher_is_better = {**dict.fromkeys(shares, True), "loss": False}
+
+    def __call__(self, objective: Objective) -> dict[str, float]:
+        device = next(objective.parameters()).device
+        totals, weight, left = dict.fromkeys(self.higher_is_better, 0.0), 0.0, len(self.source)
+        for batch in ordered_batches(self.source, BATCH):
+            losses = objective(to_device(batch, device))
+            found, count = {**losses.parts, "loss": losses.loss}, min(BATCH, left) if losses.count is None else losses.count
+            *values, count = torch.stack([torch.as_tensor(v, device=device).float() for v in (*(found[name] for name in totals), count)]).tolist()
+            totals = {name: total + value * count for (name, total), value in zip(totals.items(), values)}
+            weight, left = weight + count, left - BATCH
+        # A share is a whole number / count: rounding takes out float32's error, which would pass for a tiny progress.
+        return {name: (total if name == "loss" else round(total)) / weight for name, total in totals.items()}
+
+    def row(self, name: str, value: float) -> Row:
+        if name == "loss":
+            return result(self.source, self.task, "loss", round(value, 4), self.what)
+        return result(self.source, self.task, name, percent(value), unit="%")
+
+
+class FrozenFeatures:
+    """What `model.embed` of the exported model is worth without training it: `probe` (linear) and `knn` (5 neighbours).
+
+    `train` and `test` are labelled sources of one `name`; values are shares of the test samples.
+    """
+
+    higher_is_better = {"probe": True, "knn": True}
+    words = {"probe": "linear probe", "knn": "5-NN"}
+
+    def __init__(self, train: Source, test: Source, task: str) -> None:
+        self.train, self.test, self.task = train, test, task
+        self.name = f"probes of frozen features on {test.name}"
+
+    def __call__(self, objective: Objective) -> dict[str, float]:
+        model = objective.export()
+        known, asked = features(model, self.train), features(model, self.test)
+        if not (np.isfinite(known[0]).all() and np.isfinite(asked[0]).all()):  # scikit-learn would raise
+            return dict.fromkeys(self.higher_is_better, math.nan)
+        return probes(known, asked)
+
+    def row(self, name: str, value: float) -> Row:
+        detail = f"{self.words[name]} on frozen features, {len(self.train)} labelled training samples"
+        return result(self.test, self.task, "accuracy", percent(value), detail, "%")
+
+
+def results(evaluators: Sequence[ReportedEvaluator], objective: Objective) -> list[Row]:
+    """All that the evaluators measure on an objective, as rows."""
+    return [evaluator.row(name, value) for evaluator in evaluators for name, value in measure([evaluator], objective).items()]
+
+
+def result(source: Source, task: str, metric: str, value: float, detail: str = "", unit: str = "") -> Row:
+    """One row, measured on the held-out samples of `source`."""
+    return {
+        "task": task, "data": source.name, "split": "test", "samples": len(source), "metric": metric, "detail": detail, "value": value, "unit": unit,
+    }  # fmt: skip
+
+
+def in_words(row: Row) -> str:
+    """A row as one line of text."""
+    value = f"{row['value']:6.2f} %" if row["unit"] == "%" else f"{row['value']:8.4f}"
+    return f"{value}  {row['metric']} on {row['samples']} samples of {row['data']} ({row['split']}){': ' + row['detail'] if row['detail'] else ''}"
+
+
+def percent(share: float) -> float:
+    """A share in 0..1 as percent with two decimals."""
+    return round(100.0 * share, 2)
+
+
+def features(model: Model, source: Source) -> tuple[np.ndarray, np.ndarray]:
+    """Features `model.embed` of every sample and its label: (N, D) float32 and (N,) int64. The model is in evaluation mode."""
     vectors, labels = [], []
-    for batch in ordered_batches(source, batch_size):
+    for batch in ordered_batches(source, BATCH):
         vectors.append(model.embed(to_device(batch, model.device)).float().cpu().numpy())
         labels.append(batch["label"].numpy())
-    model.train(was_training)
     return np.concatenate(vectors), np.concatenate(labels)
 
 
-@torch.inference_mode()
-def accuracy(model: Model, source: Source, batch_size: int = 256) -> float:
-    """Share of samples, in percent, whose highest logit is the label."""
-    was_training = model.training
-    model.eval()
-    right = sum(
-        (model(to_device(batch, model.device)).argmax(dim=1).cpu() == batch["label"]).sum()
-        for batch in ordered_batches(source, batch_size)
-    )
-    model.train(was_training)
-    return 100.0 * float(right) / len(source)
+def probes(train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray]) -> dict[str, float]:
+    """`probe` and `knn` of vectors (N, D) with their labels (N,): the shares of the test samples that are named rightly.
 
-
-def linear_probe(train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray]) -> float:
-    """Accuracy in percent of logistic regression (scikit-learn, C = 1) on standardised features."""
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000))
-    return 100.0 * float(model.fit(*train).score(*test))
-
-
-def nearest_neighbours(train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], k: int = 5) -> float:
-    """Accuracy in percent of a vote among the `k` nearest training samples by cosine distance."""
-    model = KNeighborsClassifier(n_neighbors=min(k, len(train[1])), metric="cosine")
-    return 100.0 * float(model.fit(*train).score(*test))
+    probe: logistic regression (scikit-learn, C = 1) on standardised vectors. knn: a vote among the 5 nearest
+    training samples by cosine distance.
+    """
+    linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000))
+    neighbours = KNeighborsClassifier(n_neighbors=min(5, len(train[1])), metric="cosine")
+    return {name: float(model.fit(*train).score(*test)) for name, model in (("probe", linear), ("knn", neighbours))}

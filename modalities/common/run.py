@@ -18,11 +18,13 @@ import torch
 from accelerate.utils import set_seed
 
 from modalities.common import pretrained
+from modalities.common.evaluation import ReportedEvaluator, in_words, results
 from modalities.common.model import Model, check_tensors
 from trainer.callback import overriding
 from trainer.data import Source
 from trainer.devices import hardware
 from trainer.errors import ConfigError, Interrupted
+from trainer.evaluation import Evaluate
 from trainer.files import remove_leftovers, write_json
 from trainer.lock import NAME as LOCK
 from trainer.lock import locked
@@ -54,8 +56,8 @@ class ModelRecipe(Recipe):
         """What draws the state of training, or None."""
         return None
 
-    def evaluate(self, model: Model) -> list[dict[str, Any]]:
-        """Measured results of the exported model: dicts with task, data, metric, value, samples."""
+    def evaluators(self, source: Source, objective: Objective) -> list[ReportedEvaluator]:
+        """What is measured at the end of the run and, with `train.evaluate`, inside it. `source` and `objective` are what `build` gave."""
         return []
 
 
@@ -76,7 +78,10 @@ def run(recipe: ModelRecipe, folder: Path | str, resume: bool = False, card: Car
     source, objective = recipe.build()
     checkpoint = _warm_start(recipe, objective) if recipe.init_from and not resume else None
     board = TensorBoard()
+    evaluators = recipe.evaluators(source, objective)
     callbacks = [MetricsFile(), board, ProgressBar()]
+    if recipe.train.evaluate.every is not None:
+        callbacks.append(Evaluate(evaluators, recipe.train.evaluate))
     draw = recipe.draw(objective, source)
     if draw is not None and recipe.train.pictures:
         callbacks.append(Pictures(draw, board))
@@ -87,7 +92,7 @@ def run(recipe: ModelRecipe, folder: Path | str, resume: bool = False, card: Car
         processes.on_main(lambda: _begin(recipe, folder, resume))
         try:
             trainer.fit(resume=resume)
-            return _finish(recipe, trainer, began, card)
+            return _finish(recipe, trainer, evaluators, began, card)
         except (KeyboardInterrupt, Interrupted) as error:
             stopped = error if isinstance(error, Interrupted) else Interrupted(f"Stopped at once; the last checkpoint in {folder} is what counts.")
             stopped.args = (f"{stopped} The same command with --resume goes on from there.",)
@@ -129,7 +134,9 @@ def _warm_start(recipe: ModelRecipe, objective: Objective) -> Path | None:
     return checkpoint
 
 
-def _finish(recipe: ModelRecipe, trainer: Trainer, began: float, card: CardWriter | None) -> Path:
+def _finish(
+    recipe: ModelRecipe, trainer: Trainer, evaluators: list[ReportedEvaluator], began: float, card: CardWriter | None
+) -> Path:
     """Evaluate the trained model, write the record and the export; returns the export folder."""
     folder = trainer.folder
     objective = trainer.plain()
@@ -138,6 +145,11 @@ def _finish(recipe: ModelRecipe, trainer: Trainer, began: float, card: CardWrite
         for hook in overriding(trainer.callbacks, "export"):
             model = hook(trainer, model)
         model.eval()
+        # what a hook made of the model is published, so that is what is measured
+        measured = objective if model is objective.export() else recipe.objective.build(model)
+        rows = results(evaluators, measured.to(trainer.device))
+        for row in rows:
+            log.info("%s", in_words(row))
         record = {
             "recipe": recipe.recipe,
             "command": command(),
@@ -153,7 +165,8 @@ def _finish(recipe: ModelRecipe, trainer: Trainer, began: float, card: CardWrite
             "restarts": trainer.restarts,
             **trainer.guard.totals(),
             "final": {k: v for k, v in trainer.last.items() if k not in ("samples_per_second", "data_wait")},
-            "evaluations": recipe.evaluate(model),
+            "best": next((c.best() for c in trainer.callbacks if isinstance(c, Evaluate)), None),
+            "evaluations": rows,
             "versions": versions(),
         }
         write_json(folder / "record.json", record)

@@ -49,14 +49,23 @@ class UnlabelledImages(ImageSet):
     """Random changes."""
 
     def build(self, preprocess: ImagePreprocess) -> ImageSource:
-        """The training pictures without labels, augmented: all images of the folder (of `train`, where there is one)."""
+        """The training pictures without labels, augmented: all images of the folder (of `train`, where there is one).
+
+        Held out: the test part of a built-in set, the folder `val` (or `test`) beside `train`, else nothing.
+        """
         self._require_path()
         if self.path in BUILT_IN:
             source: ImageSource = built_in(self.path, "train", preprocess, self.scenes, self.scenes.views)
-            source.classes, source.labels = (), None
+            source.held_out = built_in(self.path, "test", preprocess, self.scenes, self.scenes.test_views)
+            for part in (source, source.held_out):
+                part.classes, part.labels = (), None
         else:
-            source = ImageFolder(_train_and_test(self.path)[0], preprocess, labelled=False)
+            train, test = _train_and_test(self.path)
+            source = ImageFolder(train, preprocess, labelled=False)
             check_images(source)
+            if test is not None:
+                source.held_out = ImageFolder(test, preprocess, labelled=False)
+                check_images(source.held_out)
         return _augmented(source, self.augment.build(preprocess))
 
 
@@ -85,8 +94,9 @@ class LabelledImages(ImageSet):
             raise ConfigError(f"data.per_class must be at least 1 (or null for all), found {self.per_class}.")
 
     def build(self, preprocess: ImagePreprocess) -> tuple[ImageSource, ImageSource]:
-        """(training set, test set); the first augmented and, with `per_class`, cut down."""
+        """(training set, test set); the first augmented and, with `per_class`, cut down. The second is held out from the first."""
         train, test = self.build_plain(preprocess)
+        train.held_out = test
         if isinstance(train, ImageArray) and self.augment == replace(FinetuneAugment.none(), shift=self.augment.shift):
             train.shift = self.augment.shift  # the array does it itself, a batch at a time
             return train, test

@@ -6,10 +6,13 @@ from pathlib import Path
 import torch
 
 from modalities import registry
+from modalities.common.evaluation import ProbeConfig, ReportedEvaluator
 from modalities.common.reconstruction import MaskedReconstruction
 from modalities.common.run import Draw, ModelRecipe
 from modalities.vision.augment import PretrainAugment
-from modalities.vision.data import BUILT_IN, ImageSet, ImageSource, UnlabelledImages, pixel_statistics
+from modalities.vision.data import BUILT_IN, ImageSet, ImageSource, LabelledImages, UnlabelledImages, pixel_statistics
+from modalities.vision.digits import SceneConfig
+from modalities.vision.evaluation import probed, reconstructed
 from modalities.vision.models.mae import MAE, MAEConfig
 from modalities.vision.objectives.mae import MAEObjectiveConfig
 from modalities.vision.pictures import reconstruction_sheet, spread
@@ -34,12 +37,25 @@ class MAERecipe(ModelRecipe):
     """Masking and loss."""
     data: UnlabelledImages = field(default_factory=UnlabelledImages)
     """Which images, and how they are changed at random."""
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+    """Labelled images for a linear probe and 5-NN on frozen features: a folder of class folders, or a built-in set."""
 
     def build(self) -> tuple[ImageSource, MaskedReconstruction]:
         source = self.data.build(preprocess_for(self.data, self.model.input_size, self.model.in_chans))
         model = MAE(self.model)
         model.name, model.preprocess = self.recipe, source.preprocess
         return source, self.objective.build(model)
+
+    def evaluators(self, source: ImageSource, objective: MaskedReconstruction) -> list[ReportedEvaluator]:
+        """The loss on held-out images, where there are some, and the probes of `probe`."""
+        found: list[ReportedEvaluator] = []
+        if source.held_out is not None:
+            found.append(reconstructed(source.held_out, objective))
+        if self.probe.path:
+            scenes = self.data.scenes if self.probe.path == self.data.path else SceneConfig()
+            data = LabelledImages(self.probe.path, scenes, per_class=self.probe.per_class)
+            found.append(probed(*data.build_plain(source.preprocess)))
+        return found
 
     def draw(self, objective: MaskedReconstruction, source: ImageSource) -> Draw:
         """Draws original | masked | reconstructed for a few training images, always with the same masks."""

@@ -40,6 +40,8 @@ class ImageSource(ABC):
     """Names of the classes; a label is an index into it. Empty without labels."""
     labels: Tensor | None = None
     """(N,) int64, or None."""
+    held_out: "ImageSource | None" = None
+    """Of a training set: the pictures that are kept back to measure on, without augmentation."""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -181,7 +183,7 @@ class Augmented(ImageSource):
     def __init__(self, source: ImageSource, augment: Callable[[Any], Tensor]) -> None:
         self.source, self.augment = source, augment
         self.preprocess, self.in_memory, self.name = source.preprocess, source.in_memory, source.name
-        self.classes, self.labels = source.classes, source.labels
+        self.classes, self.labels, self.held_out = source.classes, source.labels, source.held_out
 
     def __len__(self) -> int:
         return len(self.source)

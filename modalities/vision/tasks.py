@@ -1,27 +1,27 @@
 """What `zoo evaluate` and `zoo predict` do with images."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from modalities.common.evaluation import accuracy, features, linear_probe, nearest_neighbours
+from modalities.common.evaluation import Row, results
 from modalities.common.model import Model
-from modalities.common.reconstruction import MaskedReconstruction
 from modalities.vision.data import LabelledImages
+from modalities.vision.evaluation import probed, reconstructed, supervised
 from modalities.vision.models.mae import MAE
 from modalities.vision.models.vit import ViTClassifier
+from modalities.vision.objectives.classification import ClassificationConfig
 from modalities.vision.objectives.mae import MAEObjectiveConfig
 from modalities.vision.recipes import draw_reconstructions, preprocess_for
 from trainer.data import seeded
 from trainer.errors import DataError, ModelError
 
 
-def evaluate(model: Model, path: str, per_class: int | None = None) -> list[dict[str, Any]]:
-    """Results on labelled images: the accuracy of a classifier, else probe and 5-NN on frozen features.
+def evaluate(model: Model, path: str, per_class: int | None = None) -> list[Row]:
+    """Results on labelled images: a classifier's accuracy and loss, else probe and 5-NN on frozen features and, of an MAE, its loss.
 
-    `path` is a folder of class folders or a built-in set, `per_class` limits the labelled training images. The test set is the `val` or `test` folder beside `train`, else a fixed split. Each result: task, data,
-    split, samples, metric, detail, value (percent).
+    `path` is a folder of class folders or a built-in set, `per_class` limits the labelled training images. The test
+    set is the `val` or `test` folder beside `train`, else a fixed split. An MAE's loss is that of the paper's objective.
     """
     data = LabelledImages(path, per_class=per_class)
     preprocess = model.preprocess or preprocess_for(data, model.config.input_size, model.config.in_chans)
@@ -30,18 +30,12 @@ def evaluate(model: Model, path: str, per_class: int | None = None) -> list[dict
         _, test = data.build_plain(preprocess, classes=names)
         if len(test.classes) != model.config.num_classes:
             raise DataError(f"{test.name} has {len(test.classes)} classes and the classifier {model.config.num_classes}.")
-        return [_result(test, "image-classification", "", accuracy(model, test))]
+        return results([supervised(test)], ClassificationConfig().build(model))
+    if not isinstance(model, MAE):
+        raise ModelError(f"zoo evaluate does not know what to measure on a {type(model).__name__}.")
     train, test = data.build_plain(preprocess)
-    known, asked = features(model, train), features(model, test)
-    labels = f"{len(train)} labelled training images"
-    return [
-        _result(test, "image-classification", f"linear probe on frozen features, {labels}", linear_probe(known, asked)),
-        _result(test, "image-classification", f"5-NN on frozen features, {labels}", nearest_neighbours(known, asked)),
-    ]
-
-
-def _result(test: Any, task: str, detail: str, value: float) -> dict[str, Any]:
-    return {"task": task, "data": test.name, "split": "test", "samples": len(test), "metric": "accuracy", "detail": detail, "value": round(value, 2)}
+    objective = MAEObjectiveConfig().build(model)
+    return results([probed(train, test), reconstructed(test, objective)], objective)
 
 
 def predict(model: Model, files: list[Path], to: Path | None) -> str:
@@ -60,7 +54,7 @@ def predict(model: Model, files: list[Path], to: Path | None) -> str:
         )
     if not isinstance(model, MAE):
         raise ModelError(f"zoo predict does not know what to show for a {type(model).__name__}.")
-    objective = MaskedReconstruction(model, MAEObjectiveConfig())
+    objective = MAEObjectiveConfig().build(model)
     to = to or Path("reconstruction.png")
     with seeded(0):
         draw_reconstructions(objective, batch["image"], None, to, ", ".join(f.name for f in files[:3]))

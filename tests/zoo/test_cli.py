@@ -88,6 +88,18 @@ def test_evaluate_and_predict_of_an_encoder(photos, pretrained_run, capsys, tmp_
         assert sheet.size[0] > 100
 
 
+def test_evaluation_inside_training(photos, pretrained_run, tmp_path, capsys):
+    run, chosen = tmp_path / "f", ["--train.evaluate.every", "5", "--train.evaluate.best", "eval/accuracy"]
+    assert main(["finetune", str(pretrained_run), "--data.path", str(photos), "--to", str(run), *QUICK, *chosen, "--train.keep_last", "1"]) == 0
+    evaluated = {line["step"]: line["eval/accuracy"] for line in read_lines(run / "metrics.jsonl") if "eval/accuracy" in line}
+    best = json.loads((run / "record.json").read_text())["best"]
+    assert list(evaluated) == [5, 6] and best["value"] == max(evaluated.values()) == evaluated[best["step"]]
+    assert f"weights are those of step {best['step']}, the best by `eval/accuracy`" in (run / "export" / "README.md").read_text()
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--data", str(photos)]) == 0
+    assert capsys.readouterr().out.startswith(f"{100 * best['value']:6.2f} %  accuracy on 4 samples")
+
+
 def test_publish(finetuned_run, pretrained_run, tmp_path, capsys):
     for run in (pretrained_run, finetuned_run):
         to = tmp_path / run.name
@@ -127,6 +139,10 @@ def test_finetune_script_of_the_modality(photos, pretrained_run, tmp_path):
         (["pretrain", "vision/mae-tiny", "--data.path", "PHOTOS", "--train.optim.name", "adamv"], 1, "Did you mean 'adam'"),
         (["pretrain", "vision/mae-tiny", "--data.path", "PHOTOS", "--model.num_heads", "5"], 1, "num_heads"),
         (["pretrain", "vision/mae-tiny", "--data.path", "PHOTOS", "--objective.mask_ratio", "1.5"], 1, "mask_ratio"),
+        (["pretrain", "vision/mae-tiny", "--data.path", "PHOTOS", "--train.evaluate.every", "5"], 1, "nothing to evaluate"),
+        (["pretrain", "vision/mae-tiny", "--data.path", "PHOTOS", "--train.evaluate.best", "eval/loss"], 1, "needs train.evaluate.every"),
+        (["pretrain", "vision/mae-tiny", "--data.path", "PHOTOS", "--probe.path", "PHOTOS/none", "--train.evaluate.every", "5"], 1, "does not exist"),
+        (["finetune", "RUN", "--data.path", "PHOTOS", "--train.evaluate.every", "5", "--train.evaluate.best", "accuracy"], 1, "Did you mean 'eval/accuracy'"),
         (["pretrain"], 1, "recipe"),
         (["finetune", "vision/mae-bse", "--data.path", "PHOTOS"], 1, "Did you mean"),
         (["finetune"], 1, "--model"),
