@@ -35,6 +35,8 @@ class Processes:
     """The processes of this run and what they say to one another."""
 
     def __init__(self) -> None:
+        if restarted() and not dist.is_initialized():
+            _meet_again()
         self.accelerator = Accelerator(
             cpu=not torch.accelerator.is_available(),  # else accelerate would not see the other processes of a CPU run
             kwargs_handlers=[InitProcessGroupKwargs(timeout=TIMEOUT), DistributedDataParallelKwargs(gradient_as_bucket_view=True)]
@@ -103,6 +105,13 @@ class Processes:
 def restarted() -> bool:
     """Whether torchrun started this process again after one had died."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def _meet_again() -> None:
+    """Start the process group of a restart under keys of its own: torchrun's store still holds the dead processes' addresses."""
+    store, rank, world = next(dist.rendezvous("env://", timeout=TIMEOUT))
+    store = dist.PrefixStore(f"restart-{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", store=store, rank=rank, world_size=world, timeout=TIMEOUT)
 
 
 def blocks(module: nn.Module) -> list[nn.Module]:
