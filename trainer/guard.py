@@ -58,7 +58,8 @@ class Guard:
         good = finite & ~spike
         if self.config.spike_window:
             place = (s["seen"] % self.config.spike_window)[None]
-            s["recent"].index_copy_(0, place, torch.where(good, row, s["recent"][place[0]])[None])
+            old = s["recent"].index_select(0, place)
+            s["recent"].index_copy_(0, place, torch.where(good, row[None], old))
         s["seen"] += good
         facts = torch.stack([torch.full_like(row[0], step), torch.full_like(row[0], lr), *row]).double()
         s["bad"] = torch.where(finite, s["bad"], facts)

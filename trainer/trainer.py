@@ -206,16 +206,15 @@ class Trainer:
         """Take the loss scale (fp16) out of the gradients, and multiply them by `factor`."""
         if self.scaler.is_enabled():
             self.scaler.unscale_(self.optimizer)
-        self.gradients = [local(p.grad) for p in self.parameters if p.grad is not None]
         if factor is not None:
-            torch._foreach_mul_(self.gradients, factor)
+            torch._foreach_mul_([local(p.grad) for p in self.parameters if p.grad is not None], factor)
 
     def _clip(self) -> Tensor:
         """The norm of all gradients, before they are clipped to train.optim.clip_norm."""
-        found = [p.grad for p in self.parameters if p.grad is not None]
-        norm = nn.utils.get_total_norm(found)
+        moved = [p for p in self.parameters if p.grad is not None]
+        norm = nn.utils.get_total_norm([p.grad for p in moved])
         if self.config.optim.clip_norm is not None:
-            nn.utils.clip_grads_with_norm_([p for p in self.parameters if p.grad is not None], self.config.optim.clip_norm, norm)
+            nn.utils.clip_grads_with_norm_(moved, self.config.optim.clip_norm, norm)
         return full(norm)
 
     def _update(self, ok: Tensor) -> None:
