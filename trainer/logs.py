@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Column
 
 from trainer.callback import Callback
 from trainer.devices import hardware
@@ -38,8 +39,10 @@ class ProgressBar(Callback):
     def start(self, trainer: "Trainer") -> None:
         self.first, self.began, self.printed = trainer.step, time.monotonic(), 0.0
         if trainer.processes.main and self.console.is_terminal:
-            texts = (TextColumn("{task.fields[facts]}", markup=False), TextColumn("{task.fields[left]}"))
-            self.bar = Progress(BarColumn(bar_width=None), MofNCompleteColumn(), *texts, console=self.console, expand=True)
+            whole = Column(no_wrap=True)  # the bar gives way, not the numbers
+            texts = [TextColumn(f"{{task.fields[{name}]}}", markup=False, table_column=whole) for name in ("facts", "left")]
+            columns = (BarColumn(bar_width=None), MofNCompleteColumn(table_column=whole), *texts)
+            self.bar = Progress(*columns, console=self.console, expand=True)
             self.task = self.bar.add_task("", total=trainer.steps, completed=trainer.step, facts="", left="")
             self._divert()
 

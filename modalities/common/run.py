@@ -90,11 +90,11 @@ def run(recipe: ModelRecipe, folder: Path | str, resume: bool = False, card: Car
     if recipe.train.trackers:
         boards.append(Trackers(recipe.train.trackers, leaves(recipe)))
     callbacks = [MetricsFile(), Sessions({"command": command(), "versions": versions()}), *boards, ProgressBar()]
-    if recipe.train.evaluate.every is not None:
-        callbacks.append(Evaluate(evaluators, recipe.train.evaluate))
     draw = recipe.draw(objective, source)
     if draw is not None and recipe.train.pictures:
         callbacks.append(Pictures(draw, *boards))
+    if recipe.train.evaluate.every is not None:
+        callbacks.append(Evaluate(evaluators, recipe.train.evaluate))
     if recipe.train.profile is not None:
         callbacks.append(Profiler(recipe.train.profile))
     trainer = Trainer(objective, source, recipe.train, folder, callbacks, processes)
