@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch.profiler import ProfilerAction, profile, schedule
+from torch.profiler import ProfilerAction, ProfilerActivity, profile, schedule
 
 from trainer.callback import Callback
 from trainer.errors import CheckpointError
@@ -37,7 +37,9 @@ class Profiler(Callback):
     def start(self, trainer: "Trainer") -> None:
         if trainer.processes.main:
             # the profiler itself warms up in the step before it records: its own start would be in the trace otherwise
-            self.profile = profile(schedule=schedule(wait=WARM_UP - 1, warmup=1, active=self.steps, repeat=1), acc_events=True)
+            when = schedule(wait=WARM_UP - 1, warmup=1, active=self.steps, repeat=1)
+            what = [ProfilerActivity.CPU] if trainer.device.type == "cpu" else None  # None: all that this machine can record
+            self.profile = profile(activities=what, schedule=when, acc_events=True)
             self.profile.start()
             self.done = 0
 

@@ -143,6 +143,9 @@ class Run:
             if value is not None:
                 found.append((what, value, remark))
 
+        best = self.record.get("best")
+        if isinstance(best, dict):
+            add(f"Best {best.get('metric')}", str(best.get("value")), f"at step {best.get('step')}, {'' if best.get('exported') else 'not '}exported")
         steps, losses = series(self.lines, "loss")
         if len(losses):
             add("Loss", _short(losses[-1]), f"at step {_count(steps[-1])}; {_short(losses[0])} at step {_count(steps[0])}")
@@ -173,7 +176,7 @@ class Run:
     def evaluations(self) -> list[dict[str, str]]:
         """Results measured on the exported model, each with the command that measured it."""
         results = self.record.get("evaluations")
-        names = ("task", "data", "split", "metric", "detail", "value", "samples", "command")
+        names = ("task", "data", "split", "metric", "detail", "value", "unit", "samples", "command")
         given = {"command": self.record.get("command", "")}
         return [{n: str({**given, **r}.get(n, "")) for n in names} for r in results if isinstance(r, dict)] if isinstance(results, list) else []
 

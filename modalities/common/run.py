@@ -30,7 +30,7 @@ from trainer.evaluation import Evaluate
 from trainer.files import remove_leftovers, write_json
 from trainer.lock import NAME as LOCK
 from trainer.lock import locked
-from trainer.logs import MetricsFile, Pictures, ProgressBar, Sessions, TensorBoard, read_lines
+from trainer.logs import MetricsFile, Pictures, ProgressBar, Sessions, TensorBoard, finite, read_lines
 from trainer.objective import Objective
 from trainer.parallel import Processes, restarted
 from trainer.profiler import Profiler
@@ -176,7 +176,7 @@ def _finish(
             "seconds_with_setup": round(time.perf_counter() - began, 1),
             "restarts": trainer.restarts,
             **trainer.guard.totals(),
-            "final": {k: v for k, v in trainer.last.items() if k not in ("samples_per_second", "data_wait")},
+            "final": {k: v for k, v in finite(trainer.last).items() if k not in ("samples_per_second", "data_wait")},
             "best": next((c.best() for c in trainer.callbacks if isinstance(c, Evaluate)), None),
             "evaluations": rows,
             "versions": versions(),

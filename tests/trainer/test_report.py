@@ -72,12 +72,12 @@ def finished_run(folder, record=None):
     sessions = [{"step": s, "steps": 100, "batch_size": 16, "samples": 50, "command": "zoo pretrain vision/mae-tiny --to r"} for s in (0, 40)]
     (folder / "sessions.jsonl").write_text("".join(json.dumps(s) + "\n" for s in sessions))
     evaluations = [
-        {"task": "classification", "data": "digits", "split": "test", "metric": "accuracy", "value": 93.25, "samples": 360, "command": "zoo evaluate r"},
+        {"task": "classification", "data": "digits", "split": "test", "metric": "accuracy", "value": 93.25, "unit": "%", "samples": 360, "command": "zoo evaluate r"},
         {"task": "classification", "data": "digits", "split": "test", "metric": "recall", "value": 71.5, "samples": 360},
     ]
     known = {
         "command": "zoo pretrain vision/mae-tiny --to r", "steps": 100, "batch_size": 16, "samples": 50, "parameters": 236448, "seconds": 3725.0,
-        "hardware": "2 CPU threads", "data": {"name": "digits", "licence": "CC BY 4.0"}, "evaluations": evaluations, "versions": {"torch": "2.11.0"},
+        "hardware": "2 CPU threads", "best": {"metric": "eval/knn", "value": 92.5, "step": 40, "exported": True}, "data": {"name": "digits", "licence": "CC BY 4.0"}, "evaluations": evaluations, "versions": {"torch": "2.11.0"},
     }  # fmt: skip
     (folder / "record.json").write_text(json.dumps({**known, **(record or {})}))
     (folder / "pictures").mkdir()
@@ -97,7 +97,7 @@ def test_a_finished_run(tmp_path):
     page = report(finished_run(tmp_path))
     for words in (
         "vision/mae-tiny trained for 100 steps of 16 samples (32.0 passes over 50 samples of digits) in 1 h 02 min on 2 CPU threads; the loss went from 1.000 to 0.1000.",
-        "Waiting for data 25.0 %", "Skipped steps 2", "Parameters 0.24 M", "Resumed once at step 40", "93.25 360 zoo evaluate r",
+        "Waiting for data 25.0 %", "Skipped steps 2", "Parameters 0.24 M", "Resumed once at step 40", "Best eval/knn 92.5 at step 40, exported", "93.25 % 360 zoo evaluate r",
         "71.5 360 zoo pretrain vision/mae-tiny --to r", "knn 100.0 at step 100 20.00 at step 20 100.0 at step 100", "torch 2.11.0", "zoo publish",
         f"zoo.from_pretrained('{tmp_path}/export')", "base_lr: 0.00015", "CC BY 4.0",
     ):  # fmt: skip
