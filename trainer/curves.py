@@ -45,8 +45,9 @@ class Panel:
     """(N,) finite."""
     last: float
     """Last step that any panel shows, so that all have the same axis."""
-    log: bool = False
-    """Draw a logarithmic axis when the values are positive and span more than a decade."""
+    falls: bool = False
+    """It falls fast at first, as losses do: draw a logarithmic axis when the values are positive and span more than a decade,
+    else leave out the first twentieth where it would press all that follows flat."""
     marks: list[tuple[str, str, str, np.ndarray]] = field(default_factory=list)
     """(label, colour, marker, steps) of events, drawn along the lower edge."""
     resumed: tuple[float, ...] = ()
@@ -89,9 +90,8 @@ def panels(lines: Lines, sessions: Lines = ()) -> list[Panel]:
     for name in dict.fromkeys(["loss", *evaluations, *parts, *known]):
         steps, values = series(lines, name)
         title, scale = known.get(name, (f"{name.removeprefix('eval/')} (evaluation)" if name in evaluations else name, 1))
-        logarithmic = name in ("loss", "grad_norm", *parts)
         if len(values):
-            found.append(Panel(title, steps, values * scale, last, logarithmic, *((events, resumed) if name == "loss" else ())))
+            found.append(Panel(title, steps, values * scale, last, name in ("loss", "grad_norm", *parts), *((events, resumed) if name == "loss" else ())))
     return found[:MOST_PANELS]
 
 
@@ -146,11 +146,7 @@ def plot(axes: Axes, panel: Panel) -> None:
     axes.plot(steps, values, color=BLUE, alpha=0.3 if many else 1, linewidth=1 if many else 1.6, marker="o" if few else None, markersize=3)
     if many:
         axes.plot(*smoothed(panel), color=BLUE, linewidth=1.8)
-    if panel.log and values.min() > 0 and values.max() > 10 * values.min():
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if values.max() < 300 * values.min() else (1,)))
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter(NullFormatter())
+    _set_height(axes, panel)
     for i, step in enumerate(panel.resumed):
         axes.axvline(step, color=GREY, linewidth=0.8, linestyle=":", label=None if i else "resumed")
     for label, colour, marker, places in panel.marks:
@@ -162,6 +158,22 @@ def plot(axes: Axes, panel: Panel) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_xlabel("step")
+
+
+def _set_height(axes: Axes, panel: Panel) -> None:
+    """The vertical axis of a value that falls fast at first (see `Panel.falls`)."""
+    values = panel.values
+    if panel.falls and values.min() > 0 and values.max() > 10 * values.min():
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if values.max() < 300 * values.min() else (1,)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    elif panel.falls and len(values) >= SMOOTH_FROM:
+        rest = values[len(values) // 20 :]
+        low, room = rest.min(), np.ptp(rest)
+        if values.max() - values.min() > 3 * room > 0:  # the first twentieth would press all that follows flat
+            axes.set_ylim(low - 0.1 * room, low + 1.2 * room)
+            axes.text(0.09, 0.94, f"begins at {values[0]:.4g}", transform=axes.transAxes, color=GREY, fontsize=8)
 
 
 def _png(size: tuple[float, float], dpi: int, ink: str, ground: str, draw: Callable[[Figure], None]) -> bytes:

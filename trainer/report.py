@@ -145,7 +145,8 @@ class Run:
 
         best = self.record.get("best")
         if isinstance(best, dict):
-            add(f"Best {best.get('metric')}", str(best.get("value")), f"at step {best.get('step')}, {'' if best.get('exported') else 'not '}exported")
+            value = best.get("value")
+            add(f"Best {best.get('metric')}", _short(value) if isinstance(value, float) else str(value), f"at step {best.get('step')}, {'' if best.get('exported') else 'not '}exported")
         steps, losses = series(self.lines, "loss")
         if len(losses):
             add("Loss", _short(losses[-1]), f"at step {_count(steps[-1])}; {_short(losses[0])} at step {_count(steps[0])}")

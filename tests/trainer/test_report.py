@@ -9,10 +9,11 @@ from pathlib import Path
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from tests.trainer.toy import CONFIG, fit
 from trainer.config import dump_yaml, to_dict
-from trainer.curves import draw_curves, panels, series
+from trainer.curves import draw_curves, panels, picture, plot, series
 from trainer.errors import CheckpointError, ConfigError
 from trainer.logs import Sessions, read_lines
 from trainer.recipe import Recipe
@@ -97,7 +98,7 @@ def test_a_finished_run(tmp_path):
     page = report(finished_run(tmp_path))
     for words in (
         "vision/mae-tiny trained for 100 steps of 16 samples (32.0 passes over 50 samples of digits) in 1 h 02 min on 2 CPU threads; the loss went from 1.000 to 0.1000.",
-        "Waiting for data 25.0 %", "Skipped steps 2", "Parameters 0.24 M", "Resumed once at step 40", "Best eval/knn 92.5 at step 40, exported", "93.25 % 360 zoo evaluate r",
+        "Waiting for data 25.0 %", "Skipped steps 2", "Parameters 0.24 M", "Resumed once at step 40", "Best eval/knn 92.50 at step 40, exported", "93.25 % 360 zoo evaluate r",
         "71.5 360 zoo pretrain vision/mae-tiny --to r", "knn 100.0 at step 100 20.00 at step 20 100.0 at step 100", "torch 2.11.0", "zoo publish",
         f"zoo.from_pretrained('{tmp_path}/export')", "base_lr: 0.00015", "CC BY 4.0",
     ):  # fmt: skip
@@ -207,6 +208,26 @@ def test_panels(tmp_path):
     assert [(mark[0], mark[3].tolist()) for mark in loss.marks] == [("spike", [50.0])]
     assert {p.last for p in found} == {199} and found[-1].values[0] == pytest.approx(40)
     assert series(lines, "missing")[0].shape == (0,)
+
+
+@pytest.mark.parametrize(
+    "values, scale, shown",
+    [
+        ([100 / s for s in range(1, 200)], "log", (0.3, 150)),  # more than a decade
+        ([5.0, *np.linspace(2, 1, 199)], "linear", (0.9, 2.2)),  # one large value at first
+        (np.linspace(2, 1, 200), "linear", (0.9, 2.1)),
+        ([1.0] * 200, "linear", (0.9, 1.1)),
+        ([0.0, 100.0], "linear", (-6, 106)),
+        ([1e-90, 1e90], "log", (1e-101, 1e101)),
+    ],
+)
+def test_the_height_of_a_loss(values, scale, shown):
+    (panel,) = panels([{"step": s, "loss": v} for s, v in enumerate(values)])
+    axes = Figure().add_subplot()
+    plot(axes, panel)
+    low, high = axes.get_ylim()
+    assert axes.get_yscale() == scale and shown[0] <= low < high <= shown[1]
+    assert picture(panel).startswith(b"\x89PNG")
 
 
 def test_durations():
