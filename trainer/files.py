@@ -52,12 +52,17 @@ def atomic_folder(target: Path | str, replace: bool = False) -> Iterator[Path]:
 
 def write_text(path: Path | str, text: str) -> None:
     """Write a text file atomically (temporary file beside it, sync, rename)."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path | str, content: bytes) -> None:
+    """Write a file atomically, as `write_text`."""
     path = Path(path)
     temporary = path.parent / f"{TEMPORARY}{path.name}-{uuid.uuid4().hex[:8]}"
     with _explained(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_bytes(content)
             _sync(temporary)
             temporary.replace(path)
         finally:

@@ -65,6 +65,10 @@ class TrainConfig:
     """How many checkpoints to keep, besides the best one and those before a phase of the schedule that cannot be taken back."""
     pictures: int = 4
     """How many times during the run to draw pictures (spread evenly, the last at the end). 0: none."""
+    profile: int | None = None
+    """Record a trace of so many steps, after the first 3 of this start, into `profile/`. Null: none."""
+    trackers: tuple[str, ...] = ()
+    """Experiment trackers to log to besides TensorBoard, by accelerate's names: wandb, mlflow, comet_ml, ..."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     """Optimizer, learning rate, decay, clipping."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -78,7 +82,7 @@ class TrainConfig:
         for name in ("batch_size", "log_every", "keep_last", "accumulate"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"train.{name} must be at least 1, found {getattr(self, name)}.")
-        for name in (*LENGTHS, "save_every"):
+        for name in (*LENGTHS, "save_every", "profile"):
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise ConfigError(f"train.{name} must be above 0, found {getattr(self, name)}.")
         if self.ema is not None and not 0 < self.ema < 1:

@@ -155,6 +155,23 @@ def publish_verb(arguments: list[str]) -> None:
     tyro.cli(publish, args=arguments, prog="zoo publish", use_underscores=True)
 
 
+def report_verb(arguments: list[str]) -> None:
+    """Write report.html and curves.png of a run, also of one that is going on or was stopped: `zoo report RUN`."""
+    import tyro
+
+    def report(run: tyro.conf.Positional[Path], /) -> None:
+        """Write report.html and curves.png of a run from what lies in its folder; prints where the report is.
+
+        Args:
+            run: Folder of a run, finished or not.
+        """
+        from trainer.report import write_report
+
+        print(write_report(run))
+
+    tyro.cli(report, args=arguments, prog="zoo report", use_underscores=True)
+
+
 VERBS: dict[str, Callable[[list[str]], None]] = {
     "list": list_verb,
     "show": show_verb,
@@ -164,6 +181,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "evaluate": evaluate_verb,
     "predict": predict_verb,
     "publish": publish_verb,
+    "report": report_verb,
 }
 
 

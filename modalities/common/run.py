@@ -1,10 +1,11 @@
 """One run from recipe to export: the same for every modality, for pre-training and for fine-tuning.
 
-A run folder holds `recipe.yaml`, `metrics.jsonl`, `tensorboard/`, `pictures/`, `checkpoints/`, `record.json`
+A run folder holds `recipe.yaml`, `metrics.jsonl`, `sessions.jsonl` (every start of it), `tensorboard/`, `pictures/`, `checkpoints/`, `record.json`
 (what was done, on what, how long, with which result) and `export/` (what would be published).
 """
 
 import logging
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -21,21 +22,28 @@ from modalities.common import pretrained
 from modalities.common.evaluation import ReportedEvaluator, in_words, results
 from modalities.common.model import Model, check_tensors
 from trainer.callback import overriding
+from trainer.config import leaves
 from trainer.data import Source
 from trainer.devices import hardware
-from trainer.errors import ConfigError, Interrupted
+from trainer.errors import ConfigError, Interrupted, ZooError
 from trainer.evaluation import Evaluate
 from trainer.files import remove_leftovers, write_json
 from trainer.lock import NAME as LOCK
 from trainer.lock import locked
-from trainer.logs import MetricsFile, Pictures, ProgressBar, TensorBoard, read_lines
+from trainer.logs import MetricsFile, Pictures, ProgressBar, Sessions, TensorBoard, finite, read_lines
 from trainer.objective import Objective
 from trainer.parallel import Processes, restarted
+from trainer.profiler import Profiler
 from trainer.recipe import Recipe, difference, read_recipe
+from trainer.report import write_report
+from trainer.trackers import Trackers
 from trainer.trainer import Trainer
 from trainer.warm_start import find_checkpoint, objective_state, take_moments
 
 log = logging.getLogger("zoo")
+
+WATCHING = ("train.profile", "train.trackers")
+"""Fields that change what is seen of a run, not what it computes: a resumed run may have others."""
 
 CardWriter = Callable[[Model, dict[str, Any], Path], tuple[str, dict[str, Path]]]
 """(model, record, run folder) -> the text of the card and the files that it shows (name -> path)."""
@@ -77,15 +85,19 @@ def run(recipe: ModelRecipe, folder: Path | str, resume: bool = False, card: Car
     set_seed(recipe.train.seed)
     source, objective = recipe.build()
     checkpoint = _warm_start(recipe, objective) if recipe.init_from and not resume else None
-    board = TensorBoard()
     evaluators = recipe.evaluators(source, objective)
-    callbacks = [MetricsFile(), board, ProgressBar()]
-    if recipe.train.evaluate.every is not None:
-        callbacks.append(Evaluate(evaluators, recipe.train.evaluate))
+    boards = [TensorBoard()]
+    if recipe.train.trackers:
+        boards.append(Trackers(recipe.train.trackers, leaves(recipe)))
+    callbacks = [MetricsFile(), Sessions({"command": command(), "versions": versions()}), *boards, ProgressBar()]
     draw = recipe.draw(objective, source)
     if draw is not None and recipe.train.pictures:
-        callbacks.append(Pictures(draw, board))
-    trainer = Trainer(objective, source, recipe.train, folder, callbacks if processes.main else callbacks[3:], processes)
+        callbacks.append(Pictures(draw, *boards))
+    if recipe.train.evaluate.every is not None:
+        callbacks.append(Evaluate(evaluators, recipe.train.evaluate))
+    if recipe.train.profile is not None:
+        callbacks.append(Profiler(recipe.train.profile))
+    trainer = Trainer(objective, source, recipe.train, folder, callbacks, processes)
     if checkpoint is not None and recipe.init_optimizer:
         take_moments(trainer, checkpoint)
     with locked(folder) if processes.main else nullcontext():
@@ -164,7 +176,7 @@ def _finish(
             "seconds_with_setup": round(time.perf_counter() - began, 1),
             "restarts": trainer.restarts,
             **trainer.guard.totals(),
-            "final": {k: v for k, v in trainer.last.items() if k not in ("samples_per_second", "data_wait")},
+            "final": {k: v for k, v in finite(trainer.last).items() if k not in ("samples_per_second", "data_wait")},
             "best": next((c.best() for c in trainer.callbacks if isinstance(c, Evaluate)), None),
             "evaluations": rows,
             "versions": versions(),
@@ -173,8 +185,19 @@ def _finish(
         text, files = card(model, record, folder) if card is not None else (None, None)
         model.save_pretrained(folder / "export", card=text, files=files)
         log.info("Exported to %s", folder / "export")
+        report(folder)
     trainer.processes.wait()
     return folder / "export"
+
+
+def report(folder: Path) -> None:
+    """Write report.html and curves.png of a finished run. Only a disk that does not take them is an error: the run is done and saved."""
+    try:
+        log.info("Report: %s", write_report(folder))
+    except ZooError:
+        raise
+    except Exception as error:  # a fault in drawing
+        log.warning("The report could not be made (%s: %s). `zoo report %s` tries again.", type(error).__name__, error, folder)
 
 
 def command() -> str:
@@ -183,7 +206,7 @@ def command() -> str:
     if program.endswith(".py") or program == "-c":
         module = getattr(sys.modules.get("__main__"), "__spec__", None)
         program = f"python -m {module.name.removesuffix('.__main__')}" if module else f"python {program}"
-    return " ".join([program, *sys.argv[1:]])
+    return " ".join([program, *map(shlex.quote, sys.argv[1:])])
 
 
 def versions() -> dict[str, str]:
@@ -213,7 +236,7 @@ def _check_new(folder: Path) -> None:
 def _check_resumable(recipe: Recipe, folder: Path) -> None:
     if not (folder / "recipe.yaml").exists():
         raise ConfigError(f"There is no run in {folder} to resume (no recipe.yaml). Leave --resume out to start one.")
-    changed = difference(read_recipe(folder / "recipe.yaml", recipe), recipe)
+    changed = [c for c in difference(read_recipe(folder / "recipe.yaml", recipe), recipe) if c.partition(":")[0] not in WATCHING]
     if changed:
         raise ConfigError(
             "The recipe differs from the one this run was started with:\n  " + "\n  ".join(changed)

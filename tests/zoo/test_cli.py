@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -50,7 +51,9 @@ def finetuned_run(photos, pretrained_run):
 
 def test_run_folder(pretrained_run):
     names = {p.name for p in pretrained_run.iterdir()}
-    assert names == {"recipe.yaml", "metrics.jsonl", "tensorboard", "pictures", "checkpoints", "record.json", "export"}
+    assert names == {
+        "recipe.yaml", "metrics.jsonl", "sessions.jsonl", "tensorboard", "pictures", "checkpoints", "record.json", "export", "report.html", "curves.png",
+    }  # fmt: skip
     assert {p.name for p in (pretrained_run / "export").iterdir()} == {"model.safetensors", "config.json", "preprocessor_config.json", "README.md", "picture.png"}
     assert [line["step"] for line in read_lines(pretrained_run / "metrics.jsonl")] == [2, 4, 6]
     record = json.loads((pretrained_run / "record.json").read_text())
@@ -200,6 +203,30 @@ def test_bad_image_folders(bad, photos, pretrained_run, tmp_path, capsys):
     error = capsys.readouterr().err
     assert words in error.lower() and "Traceback" not in error
     assert not (tmp_path / "run").exists()
+
+
+def test_report(pretrained_run, capsys, tmp_path):
+    (pretrained_run / "report.html").unlink()
+    assert main(["report", str(pretrained_run)]) == 0
+    assert capsys.readouterr().out.strip() == str(pretrained_run / "report.html")
+    text = (pretrained_run / "report.html").read_text()
+    assert text.startswith("<!doctype html>") and "vision/mae-tiny trained for 6 steps" in text and "zoo publish" in text
+    assert main(["report", str(tmp_path)]) == 1 and "no run in" in capsys.readouterr().err
+
+
+def test_a_fault_in_drawing_does_not_lose_the_run(photos, monkeypatch, caplog, tmp_path):
+    monkeypatch.setattr("modalities.common.run.write_report", lambda folder: [][1])
+    assert main(["pretrain", "vision/mae-tiny", "--data.path", str(photos), "--to", str(tmp_path / "run"), *QUICK]) == 0
+    assert "zoo report" in caplog.text and zoo.from_pretrained(tmp_path / "run")
+
+
+def test_a_resumed_run_may_be_watched_otherwise(photos, pretrained_run, capsys, tmp_path):
+    run = shutil.copytree(pretrained_run, tmp_path / "run")
+    arguments = ["pretrain", "vision/mae-tiny", "--data.path", str(photos), "--to", str(run), *QUICK, "--resume"]
+    assert main([*arguments, "--train.profile", "2", "--train.trackers", "tensorboard"]) == 0
+    assert (run / "trackers").is_dir() and len(read_lines(run / "sessions.jsonl")) == 1 + len(read_lines(pretrained_run / "sessions.jsonl"))
+    assert main([*arguments, "--train.trackers", "tensorbord"]) == 1
+    assert "Did you mean 'tensorboard'" in capsys.readouterr().err
 
 
 def test_unwritable_place(photos, capsys, tmp_path):
