@@ -29,6 +29,7 @@ from trainer.errors import CheckpointError
 from trainer.files import TEMPORARY, explain, read_json, remove_leftovers, sha256_of, sync_folder, write_json
 from trainer.parallel import Processes, local
 from trainer.state import decode, encode, names_in, read_tensors, unshared
+from trainer.versions import versions
 from trainer.weights import require_finite, write_safetensors
 
 FORMAT_VERSION = 2
@@ -129,7 +130,7 @@ def _put_in_place(temporary: Path, target: Path, snapshot: Snapshot) -> None:
         "step": snapshot.step,
         "world": snapshot.world,
         "sharded": snapshot.sharded,
-        "versions": {"torch": torch.__version__},
+        "versions": versions(),
         "files": {str(p.relative_to(temporary)): {"size": p.stat().st_size, "sha256": sha256_of(p)} for p in files},
     }
     sync_folder(temporary)

@@ -30,6 +30,7 @@ from trainer.parallel import Processes, Spread, compile_module, full, local, rec
 from trainer.recipe import TrainConfig
 from trainer.saver import Saver
 from trainer.signals import StopSignal
+from trainer.versions import versions
 
 log = logging.getLogger("zoo")
 
@@ -287,6 +288,10 @@ class Trainer:
         self.best_step, self.restarts = progress["best_step"], progress["restarts"] + 1
         if progress["finished"]:
             self.steps = self.step
+        now = versions()
+        changed = [f"{name} {old} -> {now.get(name)}" for name, old in stored.manifest["versions"].items() if old != now.get(name)]
+        if changed:
+            log.warning("Other versions than those that wrote the checkpoint (%s): results may differ in rounding from here on.", ", ".join(changed))
         if stored.world == self.processes.world:
             self._load_own(stored.own(self.processes.rank))
         else:

@@ -11,11 +11,9 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate.utils import set_seed
 
 from modalities.common import pretrained
@@ -38,6 +36,7 @@ from trainer.recipe import Recipe, difference, read_recipe
 from trainer.report import write_report
 from trainer.trackers import Trackers
 from trainer.trainer import Trainer
+from trainer.versions import versions
 from trainer.warm_start import find_checkpoint, objective_state, take_moments
 
 log = logging.getLogger("zoo")
@@ -207,17 +206,6 @@ def command() -> str:
         module = getattr(sys.modules.get("__main__"), "__spec__", None)
         program = f"python -m {module.name.removesuffix('.__main__')}" if module else f"python {program}"
     return " ".join([program, *map(shlex.quote, sys.argv[1:])])
-
-
-def versions() -> dict[str, str]:
-    """Versions of the libraries that decide a result."""
-    found = {"python": sys.version.split()[0], "torch": torch.__version__}
-    for name in ("modality-zoo", "timm", "accelerate"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # run from a source tree that is not installed
-            found[name] = "source tree"
-    return found
 
 
 def _check_new(folder: Path) -> None:
