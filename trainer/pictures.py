@@ -1,12 +1,13 @@
 """Pictures of a run that need no modality."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from trainer.files import explain
+from trainer.files import write_bytes
 from trainer.schedule import ScheduleConfig
 
 POINTS = 2000
@@ -37,8 +38,7 @@ def draw_schedule(config: ScheduleConfig, steps: int, peak: float, samples_per_s
     samples.set_xlabel("samples")
     for axis in (axes.xaxis, samples.xaxis):
         axis.set_major_formatter("{x:,.0f}")
-    try:
-        figure.savefig(path, format="png", dpi=120)
-    except OSError as error:
-        raise explain(error, path) from error
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    write_bytes(path, buffer.getvalue())
     return path

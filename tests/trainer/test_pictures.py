@@ -16,8 +16,9 @@ def test_draw_schedule(steps, tmp_path):
 
 
 def test_what_cannot_be_drawn(tmp_path):
+    (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="do not fit"):
         draw_schedule(ScheduleConfig(warmup_steps=9), 5, 1e-3, 1, tmp_path / "a.png")
     with pytest.raises(CheckpointError, match="Cannot write"):
-        draw_schedule(ScheduleConfig(), 5, 1e-3, 1, tmp_path / "no" / "a.png")
-    assert not list(tmp_path.iterdir())
+        draw_schedule(ScheduleConfig(), 5, 1e-3, 1, tmp_path / "file" / "a.png")
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
