@@ -4,7 +4,7 @@
 
 Each golden file is loaded through the modality's `interop`, run through our model, and every stored output and
 gradient is compared. A float tensor passes within 1e-4 of its largest magnitude (at least 1); masks and indices
-must be equal. Exit status 0 only when every file is known and everything in it was compared and passed.
+must be equal. Files of training methods (`methods/...`) go to the trainer: within 1e-6 of the largest magnitude. Exit status 0 only when every file is known and everything in it was compared and passed.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from modalities.common.golden import Golden
 from modalities.registry import MODALITIES
+from trainer import golden as methods
 from trainer.errors import UnknownNameError, ZooError
 
 TOLERANCE = 1e-4
@@ -56,12 +57,16 @@ def check_file(path: Path) -> str:
         return f"{type(error).__name__}: {error}"
     if not golden.expected:
         return "it stores no output to compare"
-    wrong = [name for name in sorted(golden.expected.keys() | computed.keys()) if not compare(name, golden.expected.get(name), computed.get(name))]
+    tolerance, least = (methods.TOLERANCE, 0.0) if is_method(golden) else (TOLERANCE, 1.0)
+    names = sorted(golden.expected.keys() | computed.keys())
+    wrong = [name for name in names if not compare(name, golden.expected.get(name), computed.get(name), tolerance, least)]
     return f"{len(wrong)} of {len(golden.expected)} outputs: {', '.join(wrong[:5])}{', ...' if len(wrong) > 5 else ''}" if wrong else ""
 
 
 def runner(golden: Golden) -> Callable[[Golden], dict[str, Tensor]]:
-    """The function that recomputes a file: `run` of `modalities.<modality>.golden`."""
+    """The function that recomputes a file: `run` of `modalities.<modality>.golden`, or of `trainer.golden` for a training method."""
+    if is_method(golden):
+        return methods.run
     modality = golden.model.partition("/")[0]
     module = f"modalities.{modality}.golden"
     if modality not in MODALITIES or importlib.util.find_spec(module) is None:
@@ -69,8 +74,13 @@ def runner(golden: Golden) -> Callable[[Golden], dict[str, Tensor]]:
     return importlib.import_module(module).run
 
 
-def compare(name: str, stored: Tensor | None, computed: Tensor | None) -> bool:
-    """Print name, shape, largest absolute and relative error and the verdict."""
+def is_method(golden: Golden) -> bool:
+    """Whether a file belongs to a training method and not to a model of a modality."""
+    return golden.model.startswith("methods/")
+
+
+def compare(name: str, stored: Tensor | None, computed: Tensor | None, tolerance: float, least: float) -> bool:
+    """Print name, shape, largest absolute and relative error and the verdict: within `tolerance` of the largest magnitude, or of `least`."""
     if stored is None or computed is None:
         print(f"  {name:60} {'not in the file' if stored is None else 'not recomputed':>36}  FAIL")
         return False
@@ -80,7 +90,7 @@ def compare(name: str, stored: Tensor | None, computed: Tensor | None) -> bool:
     a, b = stored.double(), computed.detach().double()
     error = (a - b).abs().max().item() if a.numel() else 0.0
     scale = a.abs().max().item() if a.numel() else 0.0
-    limit = 0.0 if is_exact(name, stored) else TOLERANCE * max(1.0, scale)
+    limit = 0.0 if is_exact(name, stored) else tolerance * max(least, scale)
     passed = math.isfinite(error) and math.isfinite(scale) and error <= limit
     relative = error / scale if scale else error
     print(f"  {name:60} {str(tuple(stored.shape)):18} abs {error:8.1e} rel {relative:8.1e}  {'ok' if passed else 'FAIL'}")

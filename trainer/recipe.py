@@ -13,7 +13,7 @@ from trainer.evaluation import EvalConfig
 from trainer.files import write_text
 from trainer.guard import GuardConfig
 from trainer.optim import OptimConfig
-from trainer.schedule import ScheduleConfig
+from trainer.schedule import EITHER, ScheduleConfig
 
 R = TypeVar("R", bound="Recipe")
 
@@ -135,11 +135,13 @@ def read_recipe(path: Path, base: R) -> R:
 def settle(recipe: R, base: R) -> R:
     """`recipe` where a field that was changed from `base`'s replaces the one that says the same in another way.
 
-    A new number of steps, samples or epochs replaces `base`'s other one; a new `base_lr` replaces `base`'s `lr`.
+    A new number of steps, samples or epochs replaces `base`'s other one, and so it is with the lengths of a
+    schedule's phases; a new `base_lr` replaces `base`'s `lr`.
     """
     now, before = leaves(recipe), leaves(base)
     changed = {k for k in now if now[k] != before.get(k) and now[k] is not None}
-    replaced = [(f"train.{new}", f"train.{old}") for new in LENGTHS for old in LENGTHS if new != old] + [("train.optim.base_lr", "train.optim.lr")]
+    groups = [[f"train.{name}" for name in LENGTHS], *([f"train.schedule.{name}" for name in pair] for pair in EITHER)]
+    replaced = [(new, old) for group in groups for new in group for old in group if new != old] + [("train.optim.base_lr", "train.optim.lr")]
     gone = {old: None for new, old in replaced if new in changed and old not in changed and now[old] is not None}
     return replace(recipe, gone)
 

@@ -88,10 +88,11 @@ def demo_verb(arguments: list[str]) -> None:
 
 
 def pretrain_verb(arguments: list[str]) -> None:
-    """Pre-train without labels: `zoo pretrain RECIPE --data.path FOLDER [--to RUN] [--resume] [--config FILE]`."""
+    """Pre-train without labels: `zoo pretrain RECIPE --data.path FOLDER [--to RUN] [--resume] [--config FILE] [--show-schedule]`."""
     from modalities import registry
-    from modalities.common.commandline import parse_recipe, with_config_file
+    from modalities.common.commandline import run_recipe, with_config_file
     from trainer.config import read_yaml
+    from zoo.cards import write_card
 
     name, arguments = positional(arguments)
     known, rest = early_options(arguments, "config")
@@ -105,12 +106,7 @@ def pretrain_verb(arguments: list[str]) -> None:
             return
         raise ConfigError("Say which recipe to run.")
     recipe = with_config_file(registry.find_recipe(name), known["config"])
-    recipe, folder, resume = parse_recipe(f"zoo pretrain {name}", recipe, rest, f"Pre-train by the recipe {name}.")
-
-    from modalities.common.run import run
-    from zoo.cards import write_card
-
-    run(recipe, folder or Path("runs") / name, resume, write_card)
+    run_recipe(f"zoo pretrain {name}", recipe, rest, f"Pre-train by the recipe {name}.", Path("runs") / name, write_card)
 
 
 def finetune_verb(arguments: list[str]) -> None:
@@ -135,6 +131,15 @@ def evaluate_verb(arguments: list[str]) -> None:
     from zoo.evaluation import evaluate
 
     tyro.cli(evaluate, args=arguments, prog="zoo evaluate", use_underscores=True)
+
+
+def average_verb(arguments: list[str]) -> None:
+    """Average the weights of models, or of a run's last checkpoints: `zoo average MODEL MODEL... --to FOLDER`."""
+    import tyro
+
+    from zoo.averaging import average
+
+    tyro.cli(average, args=arguments, prog="zoo average", use_underscores=True)
 
 
 def predict_verb(arguments: list[str]) -> None:
@@ -179,6 +184,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "pretrain": pretrain_verb,
     "finetune": finetune_verb,
     "evaluate": evaluate_verb,
+    "average": average_verb,
     "predict": predict_verb,
     "publish": publish_verb,
     "report": report_verb,

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -41,13 +42,17 @@ def guarded(action: Callable[[], Any]) -> int:
         return 0
 
 
-def parse_recipe(program: str, recipe: "ModelRecipe", arguments: list[str], description: str) -> tuple["ModelRecipe", Path | None, bool]:
-    """(recipe with the options applied, --to, --resume). Every field of the recipe is an option: `--train.optim.lr 3e-4`.
+def run_recipe(
+    program: str, recipe: "ModelRecipe", arguments: list[str], description: str, folder: Path, card: "CardWriter | None" = None
+) -> None:
+    """Train as `recipe` says with the options applied: into --to or else `folder`, or, with --show-schedule, not at all.
 
-    A wrong option ends the process with code 2 and names similar ones (tyro does this).
+    Every field of the recipe is an option: `--train.optim.lr 3e-4`. A wrong option ends the process with code 2
+    and names similar ones (tyro does this).
     """
     import tyro
 
+    from modalities.common.run import run
     from trainer.recipe import settle
 
     options = dataclasses.make_dataclass(
@@ -55,11 +60,36 @@ def parse_recipe(program: str, recipe: "ModelRecipe", arguments: list[str], desc
         [
             ("to", Annotated[Path | None, tyro.conf.arg(help="Folder of the run. Default: runs/ and the recipe's name.")], None),
             ("resume", Annotated[bool, tyro.conf.arg(help="Go on with the run in that folder.")], False),
+            ("show_schedule", Annotated[bool, tyro.conf.arg(help="Draw the learning rate over the run into this folder and do not train.")], False),
             ("run", Annotated[type(recipe), tyro.conf.arg(name="")], recipe),
         ],
     )
     chosen = tyro.cli(options, args=arguments, prog=program, description=description, use_underscores=True)
-    return settle(chosen.run, recipe), chosen.to, chosen.resume
+    recipe = settle(chosen.run, recipe)
+    if chosen.show_schedule:
+        show_schedule(recipe)
+    else:
+        run(recipe, chosen.to or folder, chosen.resume, card)
+
+
+def show_schedule(recipe: "ModelRecipe") -> Path:
+    """Draw the learning rate of a recipe as NAME-schedule.png in the current folder and print it at a few steps.
+
+    The data is read only when the length of the run depends on its size (epochs).
+    """
+    from trainer.pictures import draw_schedule
+
+    train = recipe.train
+    steps = train.total_steps(len(recipe.build()[0]) if train.epochs is not None else 0)
+    schedule, peak = train.schedule, train.optim.peak_lr(train.batch_size)
+    title = f"{recipe.recipe}: {schedule.name}, {steps:,} steps of {train.batch_size:,} samples, peak lr {peak:.4g}"
+    path = draw_schedule(schedule, steps, peak, train.batch_size, Path(f"{recipe.recipe.replace('/', '-')}-schedule.png"), title)
+    print(f"{title}\n{'step':>12} {'samples':>15}  learning rate")
+    quarters = {0, steps // 4, steps // 2, 3 * steps // 4, steps - 1}
+    for step in sorted(quarters | {min(math.ceil(schedule.warmup_length(steps)), steps - 1), *schedule.milestones(steps)}):
+        print(f"{step:>12,} {step * train.batch_size:>15,}  {schedule.lr(step, steps, peak, train.batch_size):.4g}")
+    print(f"Drawn to {path}")
+    return path
 
 
 def positional(arguments: list[str]) -> tuple[str, list[str]]:
@@ -86,9 +116,7 @@ def with_config_file(recipe: "ModelRecipe", path: str | None) -> "ModelRecipe":
 def finetune_command(
     program: str, default_recipe: Callable[[str, str, str], "ModelRecipe"], arguments: list[str], card: "CardWriter | None" = None
 ) -> None:
-    """`PROGRAM DATA --model NAME [--head probe] [--config FILE] [--to FOLDER] [--resume] [--any.field value]`."""
-    from modalities.common.run import run
-
+    """`PROGRAM DATA --model NAME [--head probe] [--config FILE] [--to FOLDER] [--resume] [--show-schedule] [--any.field value]`."""
     data, arguments = positional(arguments)
     known, rest = early_options(arguments, "model", "head", "config")
     stored = read_yaml(Path(known["config"])) if known["config"] else {}
@@ -97,5 +125,4 @@ def finetune_command(
         raise ConfigError(f"--head must be linear or probe, found {head!r}.")
     recipe = with_config_file(default_recipe(model, head, data), known["config"])
     given = ["--model", model, "--head", head] + (["--data.path", data] if data else [])
-    recipe, folder, resume = parse_recipe(program, recipe, given + rest, "DATA --model NAME: fine-tune an encoder on labelled data.")
-    run(recipe, folder or Path("runs") / "finetune", resume, card)
+    run_recipe(program, recipe, given + rest, "DATA --model NAME: fine-tune an encoder on labelled data.", Path("runs") / "finetune", card)

@@ -5,7 +5,7 @@ measure by the same code. Shares (accuracies) are in 0..1 as values and in perce
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -85,14 +85,15 @@ class HeldOut:
 class FrozenFeatures:
     """What `model.embed` of the exported model is worth without training it: `probe` (linear) and `knn` (5 neighbours).
 
-    `train` and `test` are labelled sources of one `name`; values are shares of the test samples.
+    `train` and `test` are labelled sources of one `name`; values are shares of the test samples. `kinds` says which of
+    the two are measured.
     """
 
-    higher_is_better = {"probe": True, "knn": True}
     words = {"probe": "linear probe", "knn": "5-NN"}
 
-    def __init__(self, train: Source, test: Source, task: str) -> None:
+    def __init__(self, train: Source, test: Source, task: str, kinds: Sequence[str] = ("probe", "knn")) -> None:
         self.train, self.test, self.task = train, test, task
+        self.higher_is_better = dict.fromkeys(kinds, True)
         self.name = f"probes of frozen features on {test.name}"
 
     def __call__(self, objective: Objective) -> dict[str, float]:
@@ -100,11 +101,33 @@ class FrozenFeatures:
         known, asked = features(model, self.train), features(model, self.test)
         if not (np.isfinite(known[0]).all() and np.isfinite(asked[0]).all()):  # scikit-learn would raise
             return dict.fromkeys(self.higher_is_better, math.nan)
-        return probes(known, asked)
+        return probes(known, asked, tuple(self.higher_is_better))
 
     def row(self, name: str, value: float) -> Row:
         detail = f"{self.words[name]} on frozen features, {len(self.train)} labelled training samples"
         return result(self.test, self.task, "accuracy", percent(value), detail, "%")
+
+
+@dataclass(frozen=True)
+class Judge:
+    """One measured share that tells models of one kind apart: to choose among them (`zoo average`)."""
+
+    train: Source
+    """The training part of the labelled data, without augmentation."""
+    evaluator: ReportedEvaluator
+    """What is measured on the held-out part."""
+    value: str
+    """Name of the share among its values; higher is better."""
+    build: Callable[[Model], Objective]
+    """The objective around a model."""
+
+    def score(self, model: Model) -> float:
+        """The share; 0 when it is not finite (of weights that give NaN)."""
+        return measure([self.evaluator], self.build(model)).get(self.value, 0.0)
+
+    def row(self, score: float) -> Row:
+        """A score for records and cards."""
+        return self.evaluator.row(self.value, score)
 
 
 def results(evaluators: Sequence[ReportedEvaluator], objective: Objective) -> list[Row]:
@@ -139,12 +162,16 @@ def features(model: Model, source: Source) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(vectors), np.concatenate(labels)
 
 
-def probes(train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray]) -> dict[str, float]:
+def probes(
+    train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], kinds: Sequence[str] = ("probe", "knn")
+) -> dict[str, float]:
     """`probe` and `knn` of vectors (N, D) with their labels (N,): the shares of the test samples that are named rightly.
 
     probe: logistic regression (scikit-learn, C = 1) on standardised vectors. knn: a vote among the 5 nearest
     training samples by cosine distance.
     """
-    linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000))
-    neighbours = KNeighborsClassifier(n_neighbors=min(5, len(train[1])), metric="cosine")
-    return {name: float(model.fit(*train).score(*test)) for name, model in (("probe", linear), ("knn", neighbours))}
+    models = {
+        "probe": make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000)),
+        "knn": KNeighborsClassifier(n_neighbors=min(5, len(train[1])), metric="cosine"),
+    }
+    return {kind: float(models[kind].fit(*train).score(*test)) for kind in kinds}

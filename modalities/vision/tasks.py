@@ -4,15 +4,16 @@ from pathlib import Path
 
 import torch
 
-from modalities.common.evaluation import Row, results
+from modalities.common.evaluation import FrozenFeatures, Judge, Row, results
 from modalities.common.model import Model
 from modalities.vision.data import LabelledImages
-from modalities.vision.evaluation import probed, reconstructed, supervised
+from modalities.vision.evaluation import CLASSIFICATION, probed, reconstructed, supervised
 from modalities.vision.models.mae import MAE
 from modalities.vision.models.vit import ViTClassifier
 from modalities.vision.objectives.classification import ClassificationConfig
 from modalities.vision.objectives.mae import MAEObjectiveConfig
 from modalities.vision.recipes import draw_reconstructions, preprocess_for
+from modalities.vision.sources import ImageSource
 from trainer.data import seeded
 from trainer.errors import DataError, ModelError
 
@@ -23,19 +24,33 @@ def evaluate(model: Model, path: str, per_class: int | None = None) -> list[Row]
     `path` is a folder of class folders or a built-in set, `per_class` limits the labelled training images. The test
     set is the `val` or `test` folder beside `train`, else a fixed split. An MAE's loss is that of the paper's objective.
     """
-    data = LabelledImages(path, per_class=per_class)
-    preprocess = model.preprocess or preprocess_for(data, model.config.input_size, model.config.in_chans)
+    train, test = _parts(model, path, per_class)
     if isinstance(model, ViTClassifier):
-        names = model.config.class_names or None
-        _, test = data.build_plain(preprocess, classes=names)
-        if len(test.classes) != model.config.num_classes:
-            raise DataError(f"{test.name} has {len(test.classes)} classes and the classifier {model.config.num_classes}.")
         return results([supervised(test)], ClassificationConfig().build(model))
-    if not isinstance(model, MAE):
-        raise ModelError(f"zoo evaluate does not know what to measure on a {type(model).__name__}.")
-    train, test = data.build_plain(preprocess)
     objective = MAEObjectiveConfig().build(model)
     return results([probed(train, test), reconstructed(test, objective)], objective)
+
+
+def judge(model: Model, path: str) -> Judge:
+    """What tells models like `model` apart on labelled images: a classifier's accuracy, else that of 5-NN on frozen features."""
+    train, test = _parts(model, path)
+    if isinstance(model, ViTClassifier):
+        return Judge(train, supervised(test), "accuracy", ClassificationConfig().build)
+    return Judge(train, FrozenFeatures(train, test, CLASSIFICATION, kinds=("knn",)), "knn", MAEObjectiveConfig().build)
+
+
+def _parts(model: Model, path: str, per_class: int | None = None) -> tuple[ImageSource, ImageSource]:
+    """Labelled images for training and for testing, as a model takes them; a classifier's are numbered by its own classes."""
+    data = LabelledImages(path, per_class=per_class)
+    preprocess = model.preprocess or preprocess_for(data, model.config.input_size, model.config.in_chans)
+    if isinstance(model, MAE):
+        return data.build_plain(preprocess)
+    if not isinstance(model, ViTClassifier):
+        raise ModelError(f"zoo evaluate does not know what to measure on a {type(model).__name__}.")
+    train, test = data.build_plain(preprocess, classes=model.config.class_names or None)
+    if len(test.classes) != model.config.num_classes:
+        raise DataError(f"{test.name} has {len(test.classes)} classes and the classifier {model.config.num_classes}.")
+    return train, test
 
 
 def predict(model: Model, files: list[Path], to: Path | None) -> str:

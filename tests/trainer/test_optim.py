@@ -1,11 +1,8 @@
-import math
-
 import pytest
 from torch import nn
 
 from trainer.errors import ConfigError
 from trainer.optim import OptimConfig, build_optimizer, parameter_groups
-from trainer.schedule import ScheduleConfig
 
 
 class Deep(nn.Module):
@@ -54,16 +51,3 @@ def test_optimizers_of_timm():
         build_optimizer(groups, OptimConfig(name="adamv"), 1e-3)
     with pytest.raises(ConfigError, match="optim.betas"):
         build_optimizer(parameter_groups(Deep(), 0.0), OptimConfig(name="lars"), 0.1)
-
-
-def test_warmup_and_cosine_follow_mae():
-    """Against the rule of the specification, per iteration in fractional epochs."""
-    epochs, warmup, per_epoch, peak, low = 100, 5, 20, 1e-3, 1e-6
-    config = ScheduleConfig(warmup=warmup / epochs, floor=low / peak)
-    for step in (0, 1, 50, 99, 100, 101, 1000, 1999):
-        epoch = step / per_epoch
-        expected = peak * epoch / warmup if epoch < warmup else low + (peak - low) * 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / (epochs - warmup)))
-        assert peak * config.factor(step, epochs * per_epoch) == pytest.approx(expected, rel=1e-9)
-    assert ScheduleConfig(warmup=0.0).factor(0, 10) == 1.0
-    with pytest.raises(ConfigError):
-        ScheduleConfig(warmup=1.0)

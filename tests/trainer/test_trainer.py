@@ -15,6 +15,7 @@ from trainer.objective import Losses
 from trainer.optim import OptimConfig
 from trainer.guard import GuardConfig
 from trainer.recipe import Recipe, TrainConfig, difference, read_recipe, settle
+from trainer.schedule import ScheduleConfig
 from trainer.state import decode, encode
 
 class SignalAt(Callback):
@@ -265,3 +266,36 @@ def test_out_of_memory_names_the_batch_size(tmp_path):
 
     with pytest.raises(TrainingError, match="train.batch_size=16"):
         fit(tmp_path / "a", Hungry())
+
+
+def test_the_state_before_annealing_is_kept_for_the_next_task(tmp_path):
+    """A stream: task 1 begins where task 0 was before it annealed, with the learning rate of the constant phase."""
+    schedule = ScheduleConfig("infinite", warmup_steps=2, cooldown_steps=4, decay_steps=5)
+    config = replace(CONFIG, {"schedule": schedule, "log_every": 1, "keep_last": 1})
+    fit(tmp_path / "0", config=config)
+    logged = lines(tmp_path / "0")
+    assert [line["lr"] for line in logged] == [schedule.lr(step, 30, 1e-2, 16) for step in range(30)]
+    assert logged[24]["lr"] == logged[10]["lr"] == 2.5e-3 > logged[29]["lr"]
+    before = {path.name: path for path in list_checkpoints(tmp_path / "0" / "checkpoints")}
+    assert list(before) == ["step-00000025", "step-00000030"]
+    objective = Fit()
+    objective.load_state_dict(load_checkpoint(before["step-00000025"])["objective"])
+    following = replace(config, {"schedule": ScheduleConfig("infinite", task=1)})
+    fit(tmp_path / "1", config=following, objective=objective)
+    rates = [line["lr"] for line in lines(tmp_path / "1")]
+    assert set(rates[:25]) == {2.5e-3} and rates[-1] < 2e-4
+
+
+def test_resuming_in_mid_annealing(tmp_path):
+    config = replace(CONFIG, {"schedule": ScheduleConfig("wsd", decay=0.5)})
+    whole = fit(tmp_path / "whole", config=config)
+    with pytest.raises(Interrupted):
+        fit(tmp_path / "cut", SignalAt(22), config=config)
+    assert same(weights(fit(tmp_path / "cut", resume=True, config=config)), weights(whole))
+    assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
+
+
+def test_a_schedule_that_does_not_fit_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ConfigError, match="do not fit a run of 30 steps"):
+        fit(tmp_path, config=replace(CONFIG, {"schedule": ScheduleConfig(warmup_steps=31)}))
+    assert not list(tmp_path.iterdir())

@@ -103,6 +103,21 @@ def test_evaluation_inside_training(photos, pretrained_run, tmp_path, capsys):
     assert capsys.readouterr().out.startswith(f"{100 * best['value']:6.2f} %  accuracy on 4 samples")
 
 
+def test_show_schedule(photos, pretrained_run, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    wsd = ["--train.schedule.name", "wsd", "--train.schedule.decay", "0.2", "--train.batch_size", "8"]
+    assert main(["pretrain", "vision/mae-tiny", "--train.steps", "1000", "--to", "run", "--show-schedule", *wsd]) == 0
+    out = capsys.readouterr().out
+    assert "1,000 steps of 8 samples, peak lr 3.125e-05" in out
+    lines = {int(words[0].replace(",", "")): words[1:] for line in out.splitlines()[2:-1] if (words := line.split())}
+    assert lines[0][1] == "0" and lines[800] == ["6,400", "3.125e-05"] and float(lines[999][1]) < 1e-8
+    assert [p.name for p in tmp_path.iterdir()] == ["vision-mae-tiny-schedule.png"]  # not even the folder of the run
+    arguments = ["finetune", str(pretrained_run), "--data.path", str(photos), "--show_schedule", "--train.epochs", "3"]
+    assert main([*arguments, "--train.batch_size", "8"]) == 0
+    assert "6 steps of 8 samples" in capsys.readouterr().out  # 16 training images: the data says how long an epoch is
+    assert (tmp_path / "vision-finetune-schedule.png").exists()
+
+
 def test_publish(finetuned_run, pretrained_run, tmp_path, capsys):
     for run in (pretrained_run, finetuned_run):
         to = tmp_path / run.name
@@ -141,6 +156,9 @@ def test_finetune_script_of_the_modality(photos, pretrained_run, tmp_path):
         (["pretrain", "vision/mae-tiny", "--data.path", "PHOTOS", "--train.epochs", "2", "--train.steps", "3"], 1, "Give one of"),
         (["pretrain", "vision/mae-tiny", "--data.path", "PHOTOS", "--train.optim.name", "adamv"], 1, "Did you mean 'adam'"),
         (["pretrain", "vision/mae-tiny", "--data.path", "PHOTOS", "--model.num_heads", "5"], 1, "num_heads"),
+        (["pretrain", "vision/mae-tiny", "--data.path", "PHOTOS", "--train.schedule.floor", "0.1", "--train.schedule.name", "power"], 1, "schedule.floor"),
+        (["pretrain", "vision/mae-tiny", "--data.path", "PHOTOS", "--train.steps", "5", "--train.schedule.warmup_steps", "9"], 1, "do not fit"),
+        (["pretrain", "vision/mae-tiny", "--show-schedule"], 1, "data.path"),
         (["pretrain", "vision/mae-tiny", "--data.path", "PHOTOS", "--objective.mask_ratio", "1.5"], 1, "mask_ratio"),
         (["pretrain", "vision/mae-tiny", "--data.path", "PHOTOS", "--train.evaluate.every", "5"], 1, "nothing to evaluate"),
         (["pretrain", "vision/mae-tiny", "--data.path", "PHOTOS", "--train.evaluate.best", "eval/loss"], 1, "needs train.evaluate.every"),
