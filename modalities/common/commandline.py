@@ -60,6 +60,7 @@ def run_recipe(
         [
             ("to", Annotated[Path | None, tyro.conf.arg(help="Folder of the run. Default: runs/ and the recipe's name.")], None),
             ("resume", Annotated[bool, tyro.conf.arg(help="Go on with the run in that folder.")], False),
+            ("requeue", Annotated[bool, tyro.conf.arg(help="Begin the run, or go on with it if the folder holds it: for jobs that a cluster starts again.")], False),
             ("show_schedule", Annotated[bool, tyro.conf.arg(help="Draw the learning rate over the run into this folder and do not train.")], False),
             ("run", Annotated[type(recipe), tyro.conf.arg(name="")], recipe),
         ],
@@ -69,7 +70,7 @@ def run_recipe(
     if chosen.show_schedule:
         show_schedule(recipe)
     else:
-        run(recipe, chosen.to or folder, chosen.resume, card)
+        run(recipe, chosen.to or folder, chosen.resume, card, chosen.requeue)
 
 
 def show_schedule(recipe: "ModelRecipe") -> Path:

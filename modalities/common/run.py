@@ -68,18 +68,21 @@ class ModelRecipe(Recipe):
         return []
 
 
-def run(recipe: ModelRecipe, folder: Path | str, resume: bool = False, card: CardWriter | None = None) -> Path:
+def run(
+    recipe: ModelRecipe, folder: Path | str, resume: bool = False, card: CardWriter | None = None, requeue: bool = False
+) -> Path:
     """Train as the recipe says and export the model; returns the export folder.
 
     `folder` must be new or empty, unless `resume` is given: then the run in it goes on where it stopped, and
-    the recipe must be the same. So it does when torchrun starts the processes again after one has died.
+    the recipe must be the same. So it does with `requeue`, when the folder holds a run, and when torchrun starts the
+    processes again after one has died.
     `card` writes README.md of the export. Raises ConfigError when the folder and `resume` do not go together or
     another process uses the folder, Interrupted when the user stops the run.
     """
     folder = Path(folder)
     began = time.perf_counter()
     processes = Processes()
-    resume = processes.on_main(lambda: _check(recipe, folder, resume))
+    resume = processes.on_main(lambda: _check(recipe, folder, resume, requeue or restarted()))
     # Everything that can be wrong with data, model or options is found before a folder is made.
     set_seed(recipe.train.seed)
     source, objective = recipe.build()
@@ -110,10 +113,9 @@ def run(recipe: ModelRecipe, folder: Path | str, resume: bool = False, card: Car
             raise stopped from error
 
 
-def _check(recipe: ModelRecipe, folder: Path, resume: bool) -> bool:
+def _check(recipe: ModelRecipe, folder: Path, resume: bool, requeue: bool) -> bool:
     """Whether to resume; refuses a folder that does not fit. Nothing is written."""
-    if restarted() and (folder / "recipe.yaml").exists():
-        resume = True
+    resume = resume or (requeue and (folder / "recipe.yaml").exists())
     _check_resumable(recipe, folder) if resume else _check_new(folder)
     return resume
 
