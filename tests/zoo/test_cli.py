@@ -273,8 +273,8 @@ def test_ctrl_c_then_resume(photos, pretrained_run, tmp_path):
     assert losses[0] == losses[1]
 
 
-def test_requeue_begins_and_goes_on(photos, tmp_path, capsys):
+def test_requeue_begins_and_goes_on(photos, tmp_path, capsys, caplog):
     command = ["pretrain", "vision/mae-tiny", "--data.path", str(photos), "--train.steps", "2", "--train.batch_size", "4", "--to", str(tmp_path / "run"), "--requeue"]
     assert main(command) == 0 and main(command) == 0
-    assert "going on from step 2 of 2" in capsys.readouterr().err
+    assert "going on from step 2 of 2" in caplog.text
     assert main([*command, "--train.seed", "5"]) == 1 and "train.seed: 0 -> 5" in capsys.readouterr().err
