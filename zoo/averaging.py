@@ -17,7 +17,7 @@ from modalities import registry
 from modalities.common import pretrained
 from modalities.common.evaluation import Judge, percent
 from modalities.common.model import Model
-from modalities.common.run import command, versions
+from modalities.common.run import command
 from trainer.averaging import State, greedy_soup, uniform_soup
 from trainer.checkpoint import list_checkpoints, verify
 from trainer.data import batches, seeded, to_device
@@ -25,6 +25,7 @@ from trainer.errors import CheckpointError, ConfigError
 from trainer.files import write_json
 from trainer.recipe import difference
 from trainer.warm_start import objective_state
+from trainer.versions import versions
 from zoo.cards import FOLDER, LICENCE, check_card, describe_input, metadata, snippet
 
 log = logging.getLogger("zoo")
