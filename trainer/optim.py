@@ -78,6 +78,8 @@ def build_optimizer(groups: list[dict[str, Any]], config: OptimConfig, lr: float
     known = list_optimizers()
     if config.name not in known:
         raise ConfigError(f"optim.name is {config.name!r}, which timm does not know.{did_you_mean(config.name, known)}")
+    if get_optimizer_info(config.name).second_order:
+        raise ConfigError(f"optim.name={config.name!r} needs second derivatives of the loss, which this trainer does not take. Choose another.")
     options = {}
     if config.betas is not None:
         if not get_optimizer_info(config.name).has_betas:  # timm would drop them without a word

@@ -39,6 +39,7 @@ class Processes:
             _meet_again()
         self.accelerator = Accelerator(
             cpu=not torch.accelerator.is_available(),  # else accelerate would not see the other processes of a CPU run
+            mixed_precision="no",  # the recipe decides, whatever the launcher was told; the trainer's own autocast does it
             kwargs_handlers=[InitProcessGroupKwargs(timeout=TIMEOUT), DistributedDataParallelKwargs(gradient_as_bucket_view=True)]
         )
         known = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)

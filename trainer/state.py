@@ -38,6 +38,8 @@ def encode(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
         return [encode(v, f"{name}.{i}", tensors) for i, v in enumerate(value)]
     if isinstance(value, float) and not math.isfinite(value):
         return {"__float__": str(value)}  # JSON has no NaN
+    if isinstance(value, torch.dtype):
+        return {"__dtype__": str(value).removeprefix("torch.")}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise CheckpointError(f"A training state may hold tensors and plain values; {name} is a {type(value).__name__}.")
@@ -52,6 +54,8 @@ def decode(value: Any, tensors: dict[str, Tensor]) -> Any:
             return tensors[value["__array__"]].numpy().astype(value["dtype"])
         if "__float__" in value:
             return float(value["__float__"])
+        if "__dtype__" in value:
+            return _dtype(value["__dtype__"])
         if "__items__" in value:
             return {k: decode(v, tensors) for k, v in value["__items__"]}
         if "__tuple__" in value:
@@ -60,6 +64,13 @@ def decode(value: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, list):
         return [decode(v, tensors) for v in value]
     return value
+
+
+def _dtype(name: str) -> torch.dtype:
+    dtype = getattr(torch, name, None)
+    if not isinstance(dtype, torch.dtype):
+        raise CheckpointError(f"The training state names the type {name!r}, which torch does not have.")
+    return dtype
 
 
 def names_in(value: Any) -> Iterator[str]:

@@ -14,7 +14,7 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from trainer.callback import Callback, overriding
-from trainer.checkpoint import Like, Stored, checkpoint_path, clean, newest, verify
+from trainer.checkpoint import Like, Stored, checkpoint_path, clean, list_checkpoints, newest, verify
 from trainer.data import Share, Source, StepBatches, batches, key, to_device
 from trainer.devices import AUTOCAST, allow_tf32, hardware, peak_flops, peak_memory, usable_precision
 from trainer.ema import EMA
@@ -91,9 +91,7 @@ class Trainer:
         """
         with locked(self.folder) if self.processes.main else nullcontext():
             set_seed(self._own_seed(0))
-            if self.processes.main:
-                clean(self.folder / "checkpoints")
-            checkpoint = self.processes.on_main(lambda: newest(self.folder / "checkpoints")) if resume else None
+            checkpoint = self.processes.on_main(lambda: self._find_checkpoint(resume))
             if checkpoint is not None:
                 self.load(checkpoint)
             log.info("%s", self._sizes())
@@ -111,6 +109,16 @@ class Trainer:
                 ) from error
             finally:
                 self._close()
+
+    def _find_checkpoint(self, resume: bool) -> Path | None:
+        """The checkpoint to go on from. Without `resume` there must be none: a later resume could not tell them from this run's."""
+        folder = self.folder / "checkpoints"
+        clean(folder)
+        if resume:
+            return newest(folder)
+        if list_checkpoints(folder):
+            raise ConfigError(f"{folder} holds checkpoints of an earlier run. Resume it, or choose another folder.")
+        return None
 
     def _loop(self) -> None:
         """Each pass is one optimizer step of `accumulate` micro-batches. Nothing here waits for the device but `_log`, `save` and stopping."""

@@ -24,8 +24,8 @@ from trainer.data import batches, seeded, to_device
 from trainer.errors import CheckpointError, ConfigError
 from trainer.files import write_json
 from trainer.recipe import difference
-from trainer.warm_start import objective_state
 from trainer.versions import versions
+from trainer.warm_start import objective_state
 from zoo.cards import FOLDER, LICENCE, check_card, describe_input, metadata, snippet
 
 log = logging.getLogger("zoo")

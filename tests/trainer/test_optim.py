@@ -1,7 +1,10 @@
 import pytest
 from torch import nn
 
-from trainer.errors import ConfigError
+from tests.trainer.toy import CONFIG, fit, same, weights
+from trainer.callback import Callback
+from trainer.config import replace
+from trainer.errors import CheckpointError, ConfigError
 from trainer.optim import OptimConfig, build_optimizer, parameter_groups
 
 
@@ -51,3 +54,23 @@ def test_optimizers_of_timm():
         build_optimizer(groups, OptimConfig(name="adamv"), 1e-3)
     with pytest.raises(ConfigError, match="optim.betas"):
         build_optimizer(parameter_groups(Deep(), 0.0), OptimConfig(name="lars"), 0.1)
+
+
+def test_second_order_optimizers_are_refused():
+    with pytest.raises(ConfigError, match="second derivatives"):
+        build_optimizer(parameter_groups(Deep(), 0.1), OptimConfig(name="adahessian"), 0.1)
+
+
+@pytest.mark.parametrize("name", ["lamb", "lars", "lion", "adan", "muon", "adafactorbv", "sgd", "nadamw"])
+def test_optimizers_of_timm_resume_exactly(tmp_path, name):
+    class Crash(Callback):
+        def after_step(self, trainer):
+            if trainer.step == 5:
+                raise InterruptedError
+
+    config = replace(CONFIG, {"steps": 7, "save_every": 2, "optim.name": name, "optim.lr": 1e-3, "optim.betas": None})
+    whole = fit(tmp_path / "whole", config=config)
+    with pytest.raises(CheckpointError):  # an OSError in the loop
+        fit(tmp_path / "cut", Crash(), config=config)
+    cut = fit(tmp_path / "cut", config=config, resume=True)
+    assert same(weights(whole), weights(cut)) and all(w.isfinite().all() for w in weights(cut).values())

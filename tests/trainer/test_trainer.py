@@ -195,11 +195,11 @@ def test_state_codec():
 
     import numpy as np
 
-    tree = {"a": torch.ones(2), 1: (None, [2.5, "x"]), "n": np.random.get_state(), "p": random.getstate(), "t": True}
+    tree = {"a": torch.ones(2), 1: (None, [2.5, "x"]), "n": np.random.get_state(), "p": random.getstate(), "t": True, "d": torch.bfloat16}
     tensors = {}
     encoded = encode(tree, "", tensors)
     back = decode(__import__("json").loads(__import__("json").dumps(encoded)), tensors)
-    assert back[1] == (None, [2.5, "x"]) and back["p"] == random.getstate() and back["t"] is True
+    assert back[1] == (None, [2.5, "x"]) and back["p"] == random.getstate() and back["t"] is True and back["d"] is torch.bfloat16
     np.random.set_state(back["n"])
     assert (back["n"][1] == tree["n"][1]).all() and back["n"][1].dtype == np.uint32
     with pytest.raises(CheckpointError, match="plain values"):
@@ -299,3 +299,9 @@ def test_a_schedule_that_does_not_fit_is_refused_before_anything_is_written(tmp_
     with pytest.raises(ConfigError, match="do not fit a run of 30 steps"):
         fit(tmp_path, config=replace(CONFIG, {"schedule": ScheduleConfig(warmup_steps=31)}))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_with_checkpoints_is_not_begun_anew(tmp_path):
+    fit(tmp_path / "a")
+    with pytest.raises(ConfigError, match="earlier run"):
+        fit(tmp_path / "a")
