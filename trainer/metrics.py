@@ -64,7 +64,8 @@ class StepLosses:
         if total is None:
             return names, self.processes.add(values), None
         values = self.processes.add(torch.cat([values, total[None]]))
-        values, total = values[:-1], values[-1].clamp(min=torch.finfo(torch.float32).tiny)
+        values, total = values[:-1], values[-1]
+        total = torch.where(total > 0, total, torch.ones_like(total))  # a batch that counts nothing has loss and gradient 0
         return names, values / total, self.processes.world * self.batch_size / (self.pieces * total)
 
 

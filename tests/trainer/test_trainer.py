@@ -218,7 +218,7 @@ def test_train_config(tmp_path):
     recipe = Recipe("x", CONFIG)
     recipe.save(tmp_path / "r.yaml")
     assert read_recipe(tmp_path / "r.yaml", Recipe()) == recipe
-    assert difference(recipe, Recipe("x", TrainConfig(batch_size=16, steps=31, log_every=3, save_every=10, pictures=2, optim=CONFIG.optim))) == ["train.steps: 30 -> 31"]
+    assert difference(recipe, Recipe("x", replace(CONFIG, {"steps": 31}))) == ["train.steps: 30 -> 31"]
 
 
 def test_a_changed_field_replaces_its_other_form():

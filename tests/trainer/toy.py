@@ -21,7 +21,7 @@ from trainer.parallel import Processes, restarted
 from trainer.recipe import TrainConfig
 from trainer.trainer import Trainer
 
-CONFIG = TrainConfig(batch_size=16, steps=30, log_every=3, save_every=10, pictures=2, optim=OptimConfig(lr=1e-2, clip_norm=1.0))
+CONFIG = TrainConfig(batch_size=16, steps=30, log_every=3, save_every=10, workers=0, pictures=2, optim=OptimConfig(lr=1e-2, clip_norm=1.0))
 MACHINE = ("seconds", "samples_per_second", "data_wait", "memory_gb", "tflops", "mfu")
 """What of a line of metrics depends on the machine."""
 
