@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
 from torch import nn
 from torch.optim import Optimizer
@@ -88,4 +89,9 @@ def build_optimizer(groups: list[dict[str, Any]], config: OptimConfig, lr: float
     fusable = all(p.device.type in ("cuda", "cpu") and p.is_floating_point() for group in groups for p in group["params"])
     if config.name in FUSED and fusable:
         options["fused"] = True
-    return create_optimizer_v2(groups, opt=config.name, lr=lr, weight_decay=0.0, **options)
+    optimizer = create_optimizer_v2(groups, opt=config.name, lr=lr, weight_decay=0.0, **options)
+    if isinstance(optimizer, torch.optim.SGD) and options.get("fused"):
+        # torch leaves the momentum of the first step uninitialised when that step is skipped; from zero the sums are the same
+        for parameter in (p for group in optimizer.param_groups if group["momentum"] for p in group["params"]):
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer

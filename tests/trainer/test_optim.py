@@ -1,4 +1,5 @@
 import pytest
+import torch
 from torch import nn
 
 from tests.trainer.toy import CONFIG, fit, same, weights
@@ -74,3 +75,13 @@ def test_optimizers_of_timm_resume_exactly(tmp_path, name):
         fit(tmp_path / "cut", Crash(), config=config)
     cut = fit(tmp_path / "cut", config=config, resume=True)
     assert same(weights(whole), weights(cut)) and all(w.isfinite().all() for w in weights(cut).values())
+
+
+@pytest.mark.parametrize("name", ["sgd", "momentum"])
+def test_momentum_survives_a_skipped_first_step(name):
+    layer = nn.Linear(3, 2)
+    optimizer = build_optimizer(parameter_groups(layer, 0.0), OptimConfig(name=name, betas=None), 0.1)
+    layer(torch.ones(1, 3)).sum().backward()
+    optimizer.grad_scale, optimizer.found_inf = None, torch.ones(())
+    optimizer.step()
+    assert all(not optimizer.state[p]["momentum_buffer"].any() for p in layer.parameters())
