@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from trainer.errors import ConfigError, TrainingError
@@ -41,47 +41,61 @@ class Guard:
         self.config = config
         self.allowed = config.max_skipped + (16 if fp16 else 0)
         self.state = {
-            "recent": torch.zeros(max(config.spike_window, 1), 2, device=device),  # loss, norm of the last good steps
-            "seen": torch.zeros((), dtype=torch.int64, device=device),  # good steps so far
+            "recent": torch.zeros(max(config.spike_window, 1), 2, device=device),  # loss, norm of the last finite steps
+            "seen": torch.zeros((), dtype=torch.int64, device=device),  # finite steps so far
             "bad": torch.zeros(4, dtype=torch.float64, device=device),  # of the last bad step: number, lr, loss, norm
             # skipped and spikes since the last log line, bad steps in a row, skipped in all, spikes in all
             "counts": torch.zeros(5, dtype=torch.int64, device=device),
         }
+        self.buffers: Callable[[], list[Tensor]] = list
+        self.kept: list[Tensor] = []
+
+    def watch(self, module: nn.Module) -> None:
+        """Let skipped steps leave no trace in the buffers of `module` either: a forward pass on a bad batch spoils running statistics."""
+        stored = module.state_dict().keys()  # other buffers are constants
+        names = [name for name, _ in module.named_buffers() if name in stored]
+        self.buffers = lambda: [module.get_buffer(name) for name in names]  # by name: a module may put a new tensor there
+
+    def begin(self) -> None:
+        """To be called before the forward pass of a step."""
+        self.kept = [buffer.detach().clone() for buffer in self.buffers()]
 
     def judge(self, step: int, lr: float, loss: Tensor, norm: Tensor) -> Tensor:
         """Whether step number `step` (from 0) may be taken, a bool scalar on the device."""
         s, row = self.state, torch.stack([loss.float(), norm.float()])
         finite = torch.isfinite(row).all()
-        spike = self._spike(row) & finite
+        limit = self._limit() if self.config.spike_window else torch.full_like(row, torch.inf)
+        spike = (row > limit).any() & finite
         ok = finite & ~spike if self.config.skip_spikes else finite
-        # a spike stays out of the window by which the next ones are judged
-        good = finite & ~spike
         if self.config.spike_window:
             place = (s["seen"] % self.config.spike_window)[None]
             old = s["recent"].index_select(0, place)
-            s["recent"].index_copy_(0, place, torch.where(good, row[None], old))
-        s["seen"] += good
-        facts = torch.stack([torch.full_like(row[0], step), torch.full_like(row[0], lr), *row]).double()
+            # of a spike no more than the limit enters the window: one does not hide the next, and a lasting change becomes the new level
+            s["recent"].index_copy_(0, place, torch.where(finite, torch.minimum(row, limit)[None], old))
+        s["seen"] += finite
+        facts = torch.stack([torch.full_like(s["bad"][0], step), torch.full_like(s["bad"][0], lr), *row.double()])
         s["bad"] = torch.where(finite, s["bad"], facts)
         bad, skipped = (~finite).long(), (~ok).long()
         row_of = s["counts"][2] * bad + bad
         s["counts"] = torch.stack([s["counts"][0] + skipped, s["counts"][1] + spike, row_of, s["counts"][3] + skipped, s["counts"][4] + spike])
         return ok
 
-    def _spike(self, row: Tensor) -> Tensor:
-        if not self.config.spike_window:
-            return torch.zeros((), dtype=torch.bool, device=row.device)
+    def _limit(self) -> Tensor:
+        """What loss and norm may be, (2,): infinite until the window is full, and where it holds nothing but zeros."""
         deviation, mean = torch.std_mean(self.state["recent"], dim=0)
         # a deviation of nearly nothing (a constant loss) must not turn rounding into spikes
-        limit = mean + self.config.spike_sigma * torch.maximum(deviation, 1e-3 * mean.abs())
-        return (row > limit).any() & (self.state["seen"] >= self.config.spike_window)
+        spread = torch.maximum(deviation, 1e-3 * mean.abs())
+        known = (self.state["seen"] >= self.config.spike_window) & (spread > 0)
+        return torch.where(known, mean + self.config.spike_sigma * spread, torch.inf)
 
     def skip(self, ok: Tensor, optimizer: Optimizer, spread: Spread) -> None:
         """Let the optimizer's next step change nothing unless `ok`, without asking the device.
 
         Fused optimizers take the flag themselves, as they do from a gradient scaler. Others get a gradient of zero, so
-        no bad number reaches the weights; their momentum and decay go on for that step.
+        no bad number reaches the weights; their momentum and decay go on for that step. Buffers are put back.
         """
+        for buffer, kept in zip(self.buffers(), self.kept):
+            buffer.copy_(torch.where(ok, buffer, kept))
         if getattr(optimizer, "_step_supports_amp_scaling", False):
             optimizer.grad_scale, optimizer.found_inf = None, spread.replicate((~ok).float())
             return

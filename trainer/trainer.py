@@ -130,6 +130,7 @@ class Trainer:
         self.model.train()
         while self.step < self.steps:
             lr = self._set_lr()
+            self.guard.begin()
             for part in range(config.accumulate):
                 batch = self._next(stream)
                 samples = len(batch["sample_key"])
@@ -349,6 +350,7 @@ class Trainer:
         if config.compile == "blocks":
             compile_module(self.objective, "blocks")
         self.spread.place(self.objective)
+        self.guard.watch(self.objective)
         if config.compile == "whole":
             compile_module(self.objective, "whole")
         decay, layer_decay = config.optim.weight_decay, config.optim.layer_decay
