@@ -1,7 +1,9 @@
 """One run per folder: a lock that the operating system drops when its process ends, however it ends."""
 
+import errno
 import fcntl
 import json
+import logging
 import os
 import socket
 from collections.abc import Iterator
@@ -14,6 +16,11 @@ from trainer.files import explain
 
 NAME = ".lock"
 """File in the run folder while a run goes on. A killed process leaves it behind, which means nothing: the lock is gone."""
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What file systems without locks answer (some network ones)."""
+
+log = logging.getLogger("zoo")
 
 _held: dict[Path, int] = {}
 """Folders that this process has locked, and how many times."""
@@ -57,6 +64,10 @@ def _take(folder: Path) -> int:
                 fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except (BlockingIOError, PermissionError) as error:
                 raise ConfigError(f"{folder} is in use by another run ({_holder(descriptor)}). Wait for it, stop it, or choose another folder.") from error
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
+                log.warning("%s lies on a file system without locks: see to it that no second run uses this folder.", folder)
             try:
                 same = os.stat(folder / NAME).st_ino == os.fstat(descriptor).st_ino
             except FileNotFoundError:
