@@ -17,21 +17,25 @@ PIECE = 64 * 2**20
 """Bytes read through one memory map. Mapped pages count as memory of the process until the map is closed."""
 
 
+MARKS = ("__tensor__", "__array__", "__float__", "__dtype__", "__items__", "__tuple__")
+"""Keys by which `decode` knows what JSON cannot hold."""
+
+
 def encode(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     """A state tree as JSON values; its tensors and arrays go to `tensors` under their path in the tree.
 
-    The tensors are the state's own, not copies.
+    The tensors are the state's own, not copies. Raises CheckpointError for what is neither tensor nor plain value.
     """
     if isinstance(value, Tensor):
-        tensors[name] = value.detach()
-        return {"__tensor__": name}
-    if isinstance(value, np.ndarray):
-        tensors[name] = torch.from_numpy(value.astype(np.int64) if value.dtype == np.uint32 else value.copy())
-        return {"__array__": name, "dtype": str(value.dtype)}
-    if isinstance(value, dict):
-        if all(isinstance(k, str) for k in value):
-            return {k: encode(v, f"{name}.{k}" if name else k, tensors) for k, v in value.items()}
-        return {"__items__": [[k, encode(v, f"{name}.{k}", tensors)] for k, v in value.items()]}
+        return {"__tensor__": _put(value.detach(), name, tensors)}
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        tensor = torch.from_numpy(value.astype(np.int64) if value.dtype.kind == "u" else value.copy())
+        return {"__array__": _put(tensor, name, tensors), "dtype": str(value.dtype)}
+    if isinstance(value, np.generic):
+        return encode(value.item(), name, tensors)
+    if isinstance(value, dict) and all(k is None or isinstance(k, (bool, int, float, str)) for k in value):
+        items = [(k, encode(v, f"{name}.{k}" if name else str(k), tensors)) for k, v in value.items()]
+        return dict(items) if all(isinstance(k, str) and k not in MARKS for k in value) else {"__items__": items}
     if isinstance(value, tuple):
         return {"__tuple__": [encode(v, f"{name}.{i}", tensors) for i, v in enumerate(value)]}
     if isinstance(value, list):
@@ -43,6 +47,14 @@ def encode(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise CheckpointError(f"A training state may hold tensors and plain values; {name} is a {type(value).__name__}.")
+
+
+def _put(tensor: Tensor, name: str, tensors: dict[str, Tensor]) -> str:
+    """Add a tensor under `name`, or a name like it where two paths look the same ("a.b" and "a", "b"); returns the name."""
+    if name in tensors:
+        name = f"{name}~{len(tensors)}"
+    tensors[name] = tensor
+    return name
 
 
 def decode(value: Any, tensors: dict[str, Tensor]) -> Any:
