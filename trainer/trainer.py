@@ -74,6 +74,7 @@ class Trainer:
         self.precision = usable_precision(config.precision, self.device)
         allow_tf32(config.tf32)
         self.spread = Spread(self.processes, config.parallel, self.precision)
+        self.autocast = torch.autocast(self.device.type, AUTOCAST[self.precision]) if self.precision in AUTOCAST else nullcontext()
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self.step_losses = StepLosses(self.processes, config.batch_size, config.accumulate)
         self.metrics = Metrics()
@@ -137,7 +138,7 @@ class Trainer:
                 for hook in on_batch:
                     batch = hook(self, batch)
                 with self.spread.micro_batch(self.model, last=part == config.accumulate - 1):
-                    with torch.autocast(self.device.type, AUTOCAST.get(self.precision), enabled=self.precision in AUTOCAST):
+                    with self.autocast:
                         losses = self.model(batch)
                     for hook in on_losses:
                         losses = hook(self, batch, losses)
@@ -147,7 +148,7 @@ class Trainer:
             for hook in on_backward:
                 hook(self)
             norm = self._clip()
-            ok = self.guard.judge(self.step, lr, values[0], norm)
+            ok = self.guard.judge(values[0], norm)
             self._update(ok)
             self.metrics.add((*names, "grad_norm"), torch.cat([values, norm[None]]), ok)
             self.step += 1
@@ -238,7 +239,7 @@ class Trainer:
     def _log(self, lr: float) -> None:
         """Read the metrics from the device and hand them to the callbacks."""
         steps, values = self.metrics.steps, self.metrics.read()
-        values.update(self.guard.read(self._samples_of))
+        values.update(self.guard.read(self.step - 1, lr, self._samples_of))
         now = time.perf_counter()
         took = max(now - self._interval_began, 1e-9)
         self.seconds += took
