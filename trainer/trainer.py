@@ -25,7 +25,7 @@ from trainer.guard import Guard
 from trainer.lock import locked
 from trainer.metrics import Metrics, StepLosses
 from trainer.objective import Batch, Objective
-from trainer.optim import build_optimizer, parameter_groups
+from trainer.optim import build_optimizer, load_optimizer, parameter_groups
 from trainer.parallel import Processes, Spread, compile_module, full, local, recompute
 from trainer.recipe import TrainConfig
 from trainer.saver import Saver
@@ -287,12 +287,14 @@ class Trainer:
         like = self.saver.like() if self.spread.sharded else None
         self._load_weights(stored, like)
         try:
-            self.optimizer.load_state_dict(stored.part("optimizer", like))
+            load_optimizer(self.optimizer, stored.part("optimizer", like))
         except (RuntimeError, ValueError, KeyError) as error:
             raise CheckpointError(f"The checkpoint {path} belongs to another optimizer: {error}") from error
         self.metrics.load_state_dict(stored.part("metrics"), self.device)
         self.guard.load_state_dict(stored.part("guard"))
-        self.scaler.load_state_dict(stored.part("scaler")) if self.scaler.is_enabled() else None
+        scale = stored.part("scaler")
+        if self.scaler.is_enabled() and scale:  # none was written where fp16 could not be had
+            self.scaler.load_state_dict(scale)
         progress = stored.part("progress")
         self.step, self.seconds, self.last = progress["step"], progress["seconds"], progress["last"]
         self.best_step, self.restarts = progress["best_step"], progress["restarts"] + 1
@@ -319,7 +321,10 @@ class Trainer:
             raise CheckpointError(f"The checkpoint {stored.path} belongs to another model: {error}") from error
         written = stored.part("callbacks", like)
         for name, callback in self._named_callbacks().items():
-            callback.load_state_dict(written.get(name, {}))
+            try:
+                callback.load_state_dict(written.get(name, {}))
+            except (RuntimeError, KeyError) as error:
+                raise CheckpointError(f"The checkpoint {stored.path} holds no fitting state of the callback {name}: {error}") from error
 
     def _load_own(self, generators: dict[str, Any]) -> None:
         torch.set_rng_state(generators["torch"])
