@@ -35,16 +35,17 @@ def create(name: str, **changes: Any) -> "Model":
     return pretrained.create(name, **changes)
 
 
-def from_pretrained(name: str | Path) -> "Model":
+def from_pretrained(name: str | Path, revision: str | None = None) -> "Model":
     """A model with its weights and its preprocessing, in evaluation mode.
 
     `name` is a folder (of this project, or a ViT-MAE in the layout of transformers, timm or the official code, as
-    safetensors; a run folder stands for its export) or the registered name of bundled weights
-    ("vision/mae-tiny-digits"). Raises ZooError that says what is wrong with the name or the files.
+    safetensors; a run folder stands for its export), the registered name of bundled weights
+    ("vision/mae-tiny-digits") or the id of a model on the Hub ("org/name"), with its branch, tag or commit as `revision` or as
+    "org/name@revision". Raises ZooError that says what is wrong with the name, the files or the connection.
     """
     from modalities.common import pretrained
 
-    return pretrained.load(name)
+    return pretrained.load(name, revision)
 
 
 def pretrain(recipe: str, to: str | Path, changes: dict[str, Any] | None = None, resume: bool = False) -> Path:

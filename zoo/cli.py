@@ -152,7 +152,7 @@ def predict_verb(arguments: list[str]) -> None:
 
 
 def publish_verb(arguments: list[str]) -> None:
-    """Write what a run made, with its card, to a folder: `zoo publish RUN --to FOLDER`."""
+    """Publish a model with its card, checked: `zoo publish RUN --repo NAMESPACE/NAME` (the Hub) or `--to FOLDER`."""
     import tyro
 
     from zoo.publishing import publish
@@ -177,6 +177,18 @@ def report_verb(arguments: list[str]) -> None:
     tyro.cli(report, args=arguments, prog="zoo report", use_underscores=True)
 
 
+def hub_verb(arguments: list[str]) -> None:
+    """Run a Hub on this machine, to try publishing without an account: `zoo hub serve [--folder F] [--port N]`."""
+    import tyro
+
+    from zoo.serving import serve
+
+    what, rest = positional(arguments)
+    if what != "serve" and not {"-h", "--help"} & set(arguments):
+        raise ConfigError(f"zoo hub knows one word, serve; found {what or 'none'!r}.{did_you_mean(what, ['serve'])}")
+    tyro.cli(serve, args=rest, prog="zoo hub serve", use_underscores=True)
+
+
 VERBS: dict[str, Callable[[list[str]], None]] = {
     "list": list_verb,
     "show": show_verb,
@@ -188,6 +200,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "predict": predict_verb,
     "publish": publish_verb,
     "report": report_verb,
+    "hub": hub_verb,
 }
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from modalities import registry
-from modalities.common.model import INDEX, WEIGHTS, Model, read_weights
+from modalities.common import hub
+from modalities.common.model import INDEX, WEIGHTS, Model, no_weights, read_weights
 from trainer.config import replace
-from trainer.errors import CheckpointError, UnknownNameError, did_you_mean
+from trainer.errors import CheckpointError, ConfigError, UnknownNameError, did_you_mean
 from trainer.files import read_json
 
 
@@ -24,14 +25,14 @@ def create(name: str, **changes: Any) -> Model:
     return model
 
 
-def load(source: Path | str) -> Model:
-    """A model with weights from a folder (ours, transformers' or timm's layout) or by the name of bundled weights."""
-    folder = locate(source)
+def load(source: Path | str, revision: str | None = None) -> Model:
+    """A model with weights from a folder (ours, transformers' or timm's layout), by the name of bundled weights or from the Hub."""
+    folder = locate(source, revision)
     stored = read_json(folder / "config.json") if (folder / "config.json").exists() else None
     if isinstance(stored, dict) and "format_version" in stored:
         return registry.system_class(stored.get("model")).from_pretrained(folder)
     if not any((folder / name).exists() for name in (WEIGHTS, INDEX)):
-        _say_what_is_there(folder)
+        raise no_weights(folder, (p.name for p in folder.iterdir()))
     state = read_weights(folder)
     for modality in registry.MODALITIES:
         interop = importlib.import_module(f"modalities.{modality}.interop")
@@ -45,9 +46,14 @@ def load(source: Path | str) -> Model:
     )
 
 
-def locate(source: Path | str) -> Path:
-    """The folder that a name or path stands for."""
+def locate(source: Path | str, revision: str | None = None) -> Path:
+    """The folder that a name, a path or a Hub id stands for. Downloads what is on the Hub; `revision` is for that alone."""
     folder = Path(source).expanduser()
+    asked = None if folder.exists() or str(source) in registry.entries() else hub.hub_id(str(source))
+    if asked is not None:
+        return hub.fetch(asked[0], revision or asked[1]).folder
+    if revision is not None:
+        raise ConfigError(f"revision={revision!r} is for models of the Hub (namespace/name), and {str(source)!r} is none.")
     if folder.is_dir():
         export = folder / "export"
         return export if (folder / "recipe.yaml").exists() and export.is_dir() else folder
@@ -62,9 +68,7 @@ def locate(source: Path | str) -> Path:
     if folder.exists():
         raise CheckpointError(f"{folder} is a file. Expected the folder with its config.json.")
     hint = did_you_mean(str(source), registry.entries())
-    if not hint and str(source).count("/") == 1:
-        hint = " A model of the Hub has to be downloaded first; then give its folder."
-    raise UnknownNameError(f"{str(source)!r} is neither a folder nor a model of the zoo.{hint} `zoo list` shows all names.")
+    raise UnknownNameError(f"{str(source)!r} is neither a folder nor a model of the zoo or of the Hub.{hint} `zoo list` shows all names.")
 
 
 def modality_of(source: Path | str) -> str:
@@ -76,13 +80,3 @@ def modality_of(source: Path | str) -> str:
     system = stored.get("model") if isinstance(stored, dict) else None
     return str(system).partition("/")[0] if system in registry.systems() else load(source).system.partition("/")[0]
 
-
-def _say_what_is_there(folder: Path) -> None:
-    names = sorted(p.name for p in folder.iterdir())
-    pickles = [n for n in names if n.endswith((".bin", ".pth", ".pt", ".ckpt"))]
-    if pickles:
-        raise CheckpointError(
-            f"{folder} holds a pickle ({pickles[0]}) and no {WEIGHTS}. A pickle can run code when it is opened and is never loaded here: "
-            "save the weights as safetensors first."
-        )
-    raise CheckpointError(f"{folder} holds no {WEIGHTS} (it holds: {', '.join(names[:8]) or 'nothing'}). Expected a model folder.")
