@@ -54,12 +54,16 @@ def list_verb(arguments: list[str]) -> None:
 
 
 def show_verb(arguments: list[str]) -> None:
-    """Show what a model is: `zoo show NAME`."""
+    """Show what a model is: `zoo show NAME`, a registered name, a folder or a model of the Hub."""
     import tyro
 
     def show(name: tyro.conf.Positional[str]) -> None:
         from modalities import registry
 
+        if name not in registry.entries():
+            from zoo.showing import show_folder
+
+            return show_folder(name)
         entry = registry.find(name)
         system = registry.systems()[entry.system]
         print(f"{entry.name}: {entry.summary}\n\n{system.what}\n\nPaper       {system.paper}")

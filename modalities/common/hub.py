@@ -79,11 +79,11 @@ def hub_id(source: str) -> tuple[str, str | None] | None:
     return name, revision or None
 
 
-def fetch(repo_id: str, revision: str | None = None, cache: Path | str | None = None) -> Snapshot:
+def fetch(repo_id: str, revision: str | None = None, cache: Path | str | None = None, weights: bool = True) -> Snapshot:
     """Download a model from the Hub, or find it in the cache, and check it.
 
     `revision` is a branch, a tag or a commit; by default the newest state. `cache` is the folder of downloads, by default
-    that of huggingface_hub. One process downloads, others that want the same wait for it. When the Hub cannot be reached,
+    that of huggingface_hub. `weights=False` brings the small files alone. One process downloads, others that want the same wait for it. When the Hub cannot be reached,
     is offline by HF_HUB_OFFLINE or has an internal error, a complete copy in the cache is used. Raises CheckpointError
     and UnknownNameError in one line that says what is wrong.
     """
@@ -98,12 +98,12 @@ def fetch(repo_id: str, revision: str | None = None, cache: Path | str | None = 
     try:
         commit, date, files = _ask(repo_id, revision)
     except Unreachable as error:
-        return _from_cache(store, repo_id, revision, error)
+        return _from_cache(store, repo_id, revision, error, weights)
     known = _remembered(store, repo_id, commit)
     if known is None:
         try:
             with hub_errors(repo_id, revision), _lock(store, commit):
-                known = _remembered(store, repo_id, commit) or _download(store, repo_id, commit, date, files)
+                known = _remembered(store, repo_id, commit) or _download(store, repo_id, commit, date, files, weights)
         except Unreachable as error:
             raise CheckpointError(f"{error} while {repo_id} was downloaded. Nothing incomplete is used; load it again to go on.") from error
     if _cached_commit(store, revision) != commit:
@@ -140,7 +140,7 @@ def _ask(repo_id: str, revision: str) -> tuple[str, str | None, dict[str, _File]
     return info.sha, info.last_modified.isoformat() if info.last_modified else None, files
 
 
-def _download(store: Path, repo_id: str, commit: str, date: str | None, files: dict[str, _File]) -> Snapshot:
+def _download(store: Path, repo_id: str, commit: str, date: str | None, files: dict[str, _File], weights: bool) -> Snapshot:
     """Fetch what is not in the cache yet, check everything, and remember it."""
     folder = store / "snapshots" / commit
     if not {WEIGHTS, INDEX} & files.keys():
@@ -148,13 +148,15 @@ def _download(store: Path, repo_id: str, commit: str, date: str | None, files: d
     names = wanted(files)
     for name in names:
         _download_file(store, repo_id, commit, name, files[name])
-    weights = shard_names(folder) if INDEX in files else [WEIGHTS]
-    missing = [name for name in weights if name not in files]
+    if not weights:
+        return Snapshot(folder, repo_id, commit, date)
+    shards = shard_names(folder) if INDEX in files else [WEIGHTS]
+    missing = [name for name in shards if name not in files]
     if missing:
         raise CheckpointError(f"{repo_id} is incomplete on the Hub: {INDEX} names {missing[0]}, which is not there. Its owner has to upload it again.")
-    for name in weights:
+    for name in shards:
         _download_file(store, repo_id, commit, name, files[name])
-    return _remember(store, repo_id, commit, date, [*names, *weights])
+    return _remember(store, repo_id, commit, date, [*names, *shards])
 
 
 def _download_file(store: Path, repo_id: str, commit: str, name: str, file: _File) -> None:
@@ -174,7 +176,7 @@ def _download_file(store: Path, repo_id: str, commit: str, name: str, file: _Fil
     )
 
 
-def _from_cache(store: Path, repo_id: str, revision: str, error: Unreachable) -> Snapshot:
+def _from_cache(store: Path, repo_id: str, revision: str, error: Unreachable, weights: bool) -> Snapshot:
     """A complete copy in the cache, in place of the Hub that cannot be asked."""
     commit = _cached_commit(store, revision)
     folder = store / "snapshots" / (commit or "")
@@ -185,7 +187,7 @@ def _from_cache(store: Path, repo_id: str, revision: str, error: Unreachable) ->
         )
     known = _remembered(store, repo_id, commit)
     if known is None:
-        names = _expected(store, folder, commit)
+        names = _expected(store, folder, commit, weights)
         missing = [name for name in names if not (folder / name).exists()]
         if missing:
             raise CheckpointError(f"{error}, and the copy of {repo_id} in {folder} is incomplete: {', '.join(missing)} missing. Load it once with a connection.")
@@ -194,18 +196,17 @@ def _from_cache(store: Path, repo_id: str, revision: str, error: Unreachable) ->
             found = _wrong_hash(link, os.path.basename(os.readlink(link)) if link.is_symlink() else None)
             if found is not None:
                 raise CheckpointError(f"{error}, and {link} is damaged: its hash is {found}. Remove it and load {repo_id} once with a connection.")
-        known = _remember(store, repo_id, commit, None, names)
+        known = _remember(store, repo_id, commit, None, names) if weights else Snapshot(folder, repo_id, commit, None)
     if not constants.HF_HUB_OFFLINE:
         log.warning("%s; using the copy of %s at commit %s.", error, repo_id, commit[:12])
     return known
 
 
-def _expected(store: Path, folder: Path, commit: str) -> list[str]:
-    """The files that a copy which another program downloaded should have."""
-    checked = _record(store, commit)
-    if checked:
-        return list(checked["files"])
-    small = sorted({"config.json", *wanted(p.name for p in folder.iterdir())})
+def _expected(store: Path, folder: Path, commit: str, weights: bool) -> list[str]:
+    """The files that a copy should have: those of an earlier check, or what a copy by another program needs."""
+    small = sorted({"config.json", *wanted(_record(store, commit).get("files", {})), *wanted(p.name for p in folder.iterdir())})
+    if not weights:
+        return small
     return [*small, *(shard_names(folder) if (folder / INDEX).exists() else [WEIGHTS])]
 
 
@@ -279,8 +280,8 @@ def _wrong_hash(path: Path, announced: str | None) -> str | None:
     if len(announced) == 64:
         found = sha256_of(path)
     else:
-        content = path.read_bytes()
-        found = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        with open(path, "rb") as file:
+            found = hashlib.file_digest(file, lambda: hashlib.sha1(b"blob %d\0" % path.stat().st_size)).hexdigest()
     return None if found == announced else found
 
 

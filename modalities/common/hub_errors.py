@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 from huggingface_hub import constants, get_token
 from huggingface_hub.errors import (
@@ -29,12 +30,23 @@ class Unreachable(CheckpointError):
 @contextlib.contextmanager
 def hub_errors(repo_id: str, revision: str = "main", timeout: float | None = None) -> Iterator[None]:
     """Turn what huggingface_hub raises into one line of ours. `timeout` is named when no answer came."""
+    _check_endpoint()
     try:
         yield
     except ZooError:
         raise
     except (HTTPError, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise translate(error, repo_id, revision, timeout) from error
+
+
+def _check_endpoint() -> None:
+    try:
+        parts = urlsplit(constants.ENDPOINT)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise CheckpointError(f"HF_ENDPOINT is no address of a Hub: {constants.ENDPOINT!r}. Expected http:// or https:// and a host.")
 
 
 def translate(error: BaseException, repo_id: str, revision: str, timeout: float | None = None) -> ZooError:

@@ -46,12 +46,12 @@ def load(source: Path | str, revision: str | None = None) -> Model:
     )
 
 
-def locate(source: Path | str, revision: str | None = None) -> Path:
-    """The folder that a name, a path or a Hub id stands for. Downloads what is on the Hub; `revision` is for that alone."""
+def locate(source: Path | str, revision: str | None = None, weights: bool = True) -> Path:
+    """The folder that a name, a path or a Hub id stands for. What is on the Hub is downloaded (with `weights` or without); `revision` is for that alone."""
     folder = Path(source).expanduser()
     asked = None if folder.exists() or str(source) in registry.entries() else hub.hub_id(str(source))
     if asked is not None:
-        return hub.fetch(asked[0], revision or asked[1]).folder
+        return hub.fetch(asked[0], revision or asked[1], weights=weights).folder
     if revision is not None:
         raise ConfigError(f"revision={revision!r} is for models of the Hub (namespace/name), and {str(source)!r} is none.")
     if folder.is_dir():

@@ -17,7 +17,7 @@ from typing import Any
 from unittest import mock
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, ZooError
 from trainer.files import explain
 from zoo.testing.calls import Call, Reply, as_json
 from zoo.testing.faults import Fault
@@ -35,7 +35,7 @@ class Request:
     method: str
     path: str
     status: int
-    """HTTP status; 0 when the connection was left hanging or cut."""
+    """HTTP status; 0 when the connection was closed without an answer."""
 
 
 class LocalHub:
@@ -163,15 +163,17 @@ class _Handler(BaseHTTPRequestHandler):
         path, fault = unquote(parts.path), hub.find_fault(self.command, unquote(parts.path))
         call = Call(hub, self.command, parts.path, dict(parse_qsl(parts.query)), self.headers, self._blocks)
         self.body_read = False
-        self.status = 0
         try:
-            self._send(self._reply(call, fault), fault)
+            reply = self._reply(call, fault)
+        except ConnectionError:
+            reply = Reply(status=0)
+        hub.requests.append(Request(self.command, path, reply.status))
+        try:
+            self._send(reply, fault)
         except ConnectionError:
             self.close_connection = True
             with contextlib.suppress(OSError):
                 self.connection.shutdown(socket.SHUT_RDWR)
-        finally:
-            hub.requests.append(Request(self.command, path, self.status))
 
     do_HEAD = do_POST = do_PUT = do_DELETE = do_GET
 
@@ -192,11 +194,15 @@ class _Handler(BaseHTTPRequestHandler):
             return answer(call)
         except Refused as error:
             return as_json({"error": str(error)}, error.status, **error.headers)
-        except (KeyError, TypeError, ValueError) as error:
+        except ZooError as error:  # a full disk, for instance
+            return as_json({"error": str(error)}, 500)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             log.debug("A request that this Hub does not understand", exc_info=True)
             return as_json({"error": f"Not understood: {error!r}"}, 400)
 
     def _send(self, reply: Reply, fault: Fault | None) -> None:
+        if reply.status == 0:
+            raise ConnectionError("no answer is sent")
         size = reply.file.stat().st_size if reply.file else len(reply.body)
         start, end = 0, size
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")) if reply.file else None
@@ -209,7 +215,6 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command in ("POST", "PUT") and not self.body_read:
             self.close_connection = True  # what is left of the body would be taken for the next request
         self.send_response(status)
-        self.status = status
         for name, value in {**headers, "Content-Length": str(end - start), "Accept-Ranges": "bytes"}.items():
             self.send_header(name, value)
         if self.close_connection:

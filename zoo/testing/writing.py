@@ -27,7 +27,7 @@ def create(call: Call) -> Reply:
     asked = call.json()
     if asked.get("type", "model") != "model":
         raise Refused(400, "This Hub holds models only")
-    repo_id = f"{asked.get('organization') or call.hub.user}/{asked.get('name')}"
+    repo_id = f"{asked.get('organization') or call.hub.user}/{asked['name']}"
     url = {"url": f"{call.hub.endpoint}/{repo_id}", "name": repo_id}
     try:
         call.hub.store.create(repo_id, asked.get("visibility") == "private" or asked.get("private") is True)
@@ -42,7 +42,7 @@ def delete(call: Call) -> Reply:
     """DELETE /api/repos/delete."""
     call.writer()
     asked = call.json()
-    call.hub.store.delete(f"{asked.get('organization') or call.hub.user}/{asked.get('name')}")
+    call.hub.store.delete(f"{asked.get('organization') or call.hub.user}/{asked['name']}")
     return Reply()
 
 
