@@ -21,7 +21,7 @@ from huggingface_hub.utils import HFValidationError, WeakFileLock, validate_repo
 
 from modalities import registry
 from modalities.common.hub_errors import Unreachable, hub_errors
-from modalities.common.model import INDEX, WEIGHTS, no_weights, shard_names
+from modalities.common.model import INDEX, WEIGHTS
 from trainer.errors import CheckpointError, ConfigError, did_you_mean
 from trainer.files import read_json, sha256_of, write_json, write_text
 
@@ -31,10 +31,12 @@ SMALL = ("config.json", "preprocessor_config.json", "README.md", INDEX)
 """Files beside the weights that are downloaded."""
 PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp")
 """Endings of pictures that are downloaded with a card."""
+PICKLES = (".bin", ".pth", ".pt", ".ckpt")
+"""Endings of weights that are never downloaded."""
 MAIN = "main"
 COMMIT = re.compile(r"[0-9a-f]{40}")
-NAME = re.compile(r"\w[\w.-]*")
-REVISION = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,200}")
+REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}(/[A-Za-z0-9_][A-Za-z0-9_.-]{0,200})*")
 TIMEOUT = 5
 """Seconds to wait for the first answer of the Hub, unless HF_HUB_ETAG_TIMEOUT says otherwise."""
 
@@ -144,13 +146,13 @@ def _download(store: Path, repo_id: str, commit: str, date: str | None, files: d
     """Fetch what is not in the cache yet, check everything, and remember it."""
     folder = store / "snapshots" / commit
     if not {WEIGHTS, INDEX} & files.keys():
-        raise no_weights(repo_id, files)
+        raise CheckpointError(_no_weights(repo_id, files))
     names = wanted(files)
     for name in names:
         _download_file(store, repo_id, commit, name, files[name])
     if not weights:
         return Snapshot(folder, repo_id, commit, date)
-    shards = shard_names(folder) if INDEX in files else [WEIGHTS]
+    shards = _shards(folder) if INDEX in files else [WEIGHTS]
     missing = [name for name in shards if name not in files]
     if missing:
         raise CheckpointError(f"{repo_id} is incomplete on the Hub: {INDEX} names {missing[0]}, which is not there. Its owner has to upload it again.")
@@ -207,7 +209,26 @@ def _expected(store: Path, folder: Path, commit: str, weights: bool) -> list[str
     small = sorted({"config.json", *wanted(_record(store, commit).get("files", {})), *wanted(p.name for p in folder.iterdir())})
     if not weights:
         return small
-    return [*small, *(shard_names(folder) if (folder / INDEX).exists() else [WEIGHTS])]
+    return [*small, *(_shards(folder) if (folder / INDEX).exists() else [WEIGHTS])]
+
+
+def _shards(folder: Path) -> list[str]:
+    """The weight files that the index in a folder names; CheckpointError when one is not a plain file name."""
+    index = read_json(folder / INDEX)
+    places = index.get("weight_map") if isinstance(index, dict) else None
+    names = sorted(set(map(str, places.values()))) if isinstance(places, dict) else []
+    if not names or not all(NAME.fullmatch(name) and name.endswith(".safetensors") for name in names):
+        raise CheckpointError(f"{folder / INDEX} must name plain .safetensors files beside it, found {str(names[:3])[:200]}. It was not written by a known library.")
+    return names
+
+
+def _no_weights(repo_id: str, files: Iterable[str]) -> str:
+    """Why a repository without weights that can be loaded cannot be used."""
+    names = sorted(files)
+    pickles = [name for name in names if name.endswith(PICKLES)]
+    if pickles:
+        return f"{repo_id} holds a pickle ({pickles[0]}) and no {WEIGHTS}. A pickle can run code when it is opened and is never downloaded here."
+    return f"{repo_id} holds no {WEIGHTS} (it holds: {', '.join(names[:8]) or 'nothing'}). Expected a model's repository."
 
 
 def _cached_commit(store: Path, revision: str) -> str | None:

@@ -1,7 +1,6 @@
 """The base of every model: config in, features out, saved as safetensors and JSON, loaded strictly."""
 
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -151,32 +150,14 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     """All tensors of a model folder, from one file or from shards."""
     if not (folder / INDEX).exists():
         return read_safetensors(folder / WEIGHTS)
+    index = read_json(folder / INDEX)
+    files = sorted(set(index.get("weight_map", {}).values())) if isinstance(index, dict) else []
+    if not files or any(Path(f).name != f or not f.endswith(".safetensors") for f in files):
+        raise CheckpointError(f"{folder / INDEX} must map tensor names to plain .safetensors file names, found {files[:3]}.")
     state: dict[str, Tensor] = {}
-    for file in shard_names(folder):
+    for file in files:
         state.update(read_safetensors(folder / file))
     return state
-
-
-def shard_names(folder: Path) -> list[str]:
-    """The files that the index of sharded weights names; CheckpointError when one is not a plain file name."""
-    index = read_json(folder / INDEX)
-    names = index.get("weight_map") if isinstance(index, dict) else None
-    files = list(names.values()) if isinstance(names, dict) else []
-    if not files or any(not isinstance(f, str) or Path(f).name != f or not f.endswith(".safetensors") for f in files):
-        raise CheckpointError(f"{folder / INDEX} must map tensor names to plain .safetensors file names, found {files[:3]}.")
-    return sorted(set(files))
-
-
-def no_weights(where: Path | str, names: Iterable[str]) -> CheckpointError:
-    """The error for a place that holds these files and no weights that can be loaded."""
-    names = sorted(names)
-    pickles = [n for n in names if n.endswith((".bin", ".pth", ".pt", ".ckpt"))]
-    if pickles:
-        return CheckpointError(
-            f"{where} holds a pickle ({pickles[0]}) and no {WEIGHTS}. A pickle can run code when it is opened and is never loaded here: "
-            "save the weights as safetensors first."
-        )
-    return CheckpointError(f"{where} holds no {WEIGHTS} (it holds: {', '.join(names[:8]) or 'nothing'}). Expected a model folder.")
 
 
 def check_state(model: nn.Module, state: dict[str, Tensor], where: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from modalities import registry
 from modalities.common import hub
-from modalities.common.model import INDEX, WEIGHTS, Model, no_weights, read_weights
+from modalities.common.model import INDEX, WEIGHTS, Model, read_weights
 from trainer.config import replace
 from trainer.errors import CheckpointError, ConfigError, UnknownNameError, did_you_mean
 from trainer.files import read_json
@@ -32,7 +32,7 @@ def load(source: Path | str, revision: str | None = None) -> Model:
     if isinstance(stored, dict) and "format_version" in stored:
         return registry.system_class(stored.get("model")).from_pretrained(folder)
     if not any((folder / name).exists() for name in (WEIGHTS, INDEX)):
-        raise no_weights(folder, (p.name for p in folder.iterdir()))
+        _say_what_is_there(folder)
     state = read_weights(folder)
     for modality in registry.MODALITIES:
         interop = importlib.import_module(f"modalities.{modality}.interop")
@@ -80,3 +80,13 @@ def modality_of(source: Path | str) -> str:
     system = stored.get("model") if isinstance(stored, dict) else None
     return str(system).partition("/")[0] if system in registry.systems() else load(source).system.partition("/")[0]
 
+
+def _say_what_is_there(folder: Path) -> None:
+    names = sorted(p.name for p in folder.iterdir())
+    pickles = [n for n in names if n.endswith((".bin", ".pth", ".pt", ".ckpt"))]
+    if pickles:
+        raise CheckpointError(
+            f"{folder} holds a pickle ({pickles[0]}) and no {WEIGHTS}. A pickle can run code when it is opened and is never loaded here: "
+            "save the weights as safetensors first."
+        )
+    raise CheckpointError(f"{folder} holds no {WEIGHTS} (it holds: {', '.join(names[:8]) or 'nothing'}). Expected a model folder.")
