@@ -5,7 +5,7 @@ from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo, constants, get_token
 
-from modalities.common.hub import TIMEOUT
+from modalities.common.hub import patience
 from modalities.common.hub_errors import Unreachable, hub_errors
 from modalities.common.model import INDEX
 from trainer.errors import CheckpointError, ConfigError, UnknownNameError
@@ -21,8 +21,8 @@ def check_repository(repo: str, private: bool) -> ModelInfo | None:
     if not get_token():
         raise CheckpointError(f"Publishing to {constants.ENDPOINT} needs a token with write access: `hf auth login`, or set HF_TOKEN.")
     try:
-        with hub_errors(repo, timeout=TIMEOUT):
-            existing = HfApi().model_info(repo, timeout=TIMEOUT)
+        with hub_errors(repo, timeout=patience()):
+            existing = HfApi().model_info(repo, timeout=patience())
     except UnknownNameError:
         return None
     except Unreachable as error:

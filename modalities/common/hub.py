@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, constants, hf_hub_download
+from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
+from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import HFValidationError, WeakFileLock, validate_repo_id
 
 from modalities import registry
@@ -127,11 +128,16 @@ def wanted(names: Iterable[str]) -> list[str]:
     return [n for n in names if NAME.fullmatch(n) and (n in SMALL or n.lower().endswith(PICTURES))]
 
 
+def patience() -> float:
+    """Seconds to wait for the first answer of the Hub."""
+    return constants.HF_HUB_ETAG_TIMEOUT if "HF_HUB_ETAG_TIMEOUT" in os.environ else TIMEOUT
+
+
 def _ask(repo_id: str, revision: str) -> tuple[str, str | None, dict[str, _File]]:
     """(commit, its date, its files) from the Hub, by one request that is not repeated."""
     if constants.HF_HUB_OFFLINE:
         raise Unreachable("HF_HUB_OFFLINE is set")
-    timeout = constants.HF_HUB_ETAG_TIMEOUT if "HF_HUB_ETAG_TIMEOUT" in os.environ else TIMEOUT
+    timeout = patience()
     with hub_errors(repo_id, revision, timeout):
         info = HfApi().model_info(repo_id, revision=revision, files_metadata=True, timeout=timeout)
         files = {
@@ -148,6 +154,7 @@ def _download(store: Path, repo_id: str, commit: str, date: str | None, files: d
     if not {WEIGHTS, INDEX} & files.keys():
         raise CheckpointError(_no_weights(repo_id, files))
     names = wanted(files)
+    _probe(repo_id, commit, next(iter(files)))
     for name in names:
         _download_file(store, repo_id, commit, name, files[name])
     if not weights:
@@ -159,6 +166,12 @@ def _download(store: Path, repo_id: str, commit: str, date: str | None, files: d
     for name in shards:
         _download_file(store, repo_id, commit, name, files[name])
     return _remember(store, repo_id, commit, date, [*names, *shards])
+
+
+def _probe(repo_id: str, commit: str, name: str) -> None:
+    """Raise Unreachable when the Hub answers questions but hands out no files: the download itself would try for minutes before it said so."""
+    with hub_errors(repo_id, commit, patience()), contextlib.suppress(HfHubHTTPError):
+        get_hf_file_metadata(hf_hub_url(repo_id, name, revision=commit), timeout=patience())
 
 
 def _download_file(store: Path, repo_id: str, commit: str, name: str, file: _File) -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 
 import zoo
 from modalities import registry
+from modalities.common import hub
 from trainer.errors import CheckpointError, ConfigError
 from zoo import publishing, uploading
 from zoo.cli import main
@@ -72,12 +73,12 @@ def test_the_whole_way(local_hub, run, tmp_path):
 @pytest.mark.parametrize("how", ["publish", "push_to_hub"])
 def test_every_way_to_a_hub(run, quickly, tmp_path, way, how):
     model = zoo.from_pretrained(run)
-    with LocalHub(xet=way != "regular", large_files=way != "regular") as hub, hub.in_this_process(tmp_path, HF_HUB_DISABLE_XET=way == "lfs"):
+    with LocalHub(xet=way != "regular", large_files=way != "regular") as local, local.in_this_process(tmp_path, HF_HUB_DISABLE_XET=way == "lfs"):
         if how == "publish":
             publish(run, repo=REPO)
             assert len(HfApi().list_repo_commits(REPO)) == 2
         else:
-            assert model.push_to_hub(REPO).startswith(hub.endpoint)
+            assert model.push_to_hub(REPO).startswith(local.endpoint)
         again = zoo.from_pretrained(REPO)
         assert fingerprint(again) == fingerprint(model) and again.preprocess == model.preprocess
         assert all(again.state_dict()[k].equal(v) for k, v in model.state_dict().items())
@@ -127,20 +128,20 @@ def test_a_commit_of_somebody_else_is_not_overwritten(local_hub, run, quickly, t
 @pytest.mark.parametrize("what", ["/upload/*", "*/commit/main", "*/preupload/*"])
 def test_an_upload_cut_at_a_random_byte(run, quickly, tmp_path, impatient, seed, what):
     """Nothing of it is visible, and the same command finishes."""
-    with LocalHub() as hub, hub.in_this_process(tmp_path, HF_HUB_DISABLE_XET=True):
+    with LocalHub() as local, local.in_this_process(tmp_path, HF_HUB_DISABLE_XET=True):
         publish(run, repo=REPO)
         before = HfApi().model_info(REPO)
         model = zoo.from_pretrained(run)
         with torch.no_grad():
             next(model.parameters()).add_(1)
         model.save_pretrained(tmp_path / "changed", card=(run / "export" / "README.md").read_text())
-        hub.fault(path=what, cut=random.Random(seed).randrange(500_000 if what == "/upload/*" else 300))
+        local.fault(path=what, cut=random.Random(seed).randrange(500_000 if what == "/upload/*" else 300))
         with pytest.raises(CheckpointError) as error:
             publish(tmp_path / "changed", repo=REPO)
         assert "\n" not in str(error.value) and re.search("same command starts it again", str(error.value))
         after = HfApi().model_info(REPO)
         assert after.sha == before.sha and fingerprint(zoo.from_pretrained(REPO)) == fingerprint(zoo.from_pretrained(run))
-        hub.heal()
+        local.heal()
         assert publish(tmp_path / "changed", repo=REPO) != before.sha
         assert fingerprint(zoo.from_pretrained(REPO)) == fingerprint(model)
 
@@ -176,7 +177,7 @@ def test_reasons_not_to_begin(local_hub, run, quickly, tmp_path, monkeypatch, im
         patch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
         publish(run, repo=REPO)
     local_hub.fault(path="/api/models/*", hang=True)
-    monkeypatch.setattr(uploading, "TIMEOUT", 0.3)
+    monkeypatch.setattr(hub, "TIMEOUT", 0.3)
     with pytest.raises(CheckpointError, match="did not answer within 0.3 s"):
         publish(run, repo=REPO)
     local_hub.heal()

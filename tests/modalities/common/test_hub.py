@@ -152,6 +152,22 @@ def test_bad_answers(local_hub, tmp_path, impatient, monkeypatch, where, fault, 
     assert zoo.from_pretrained(REPO)
 
 
+def test_a_hub_that_answers_but_hands_out_no_file(local_hub, monkeypatch):
+    monkeypatch.setattr(hub, "TIMEOUT", 0.3)
+    local_hub.fault(path="*/resolve/*", method="HEAD", hang=True)
+    with pytest.raises(CheckpointError) as error:
+        fetch(REPO)
+    expect_one_line(error, "did not answer within 0.3 s while me/digits was downloaded")
+
+
+@pytest.mark.parametrize("fault", [{"corrupt": True}, {"cut": 300_000}, {"status": 500}])
+def test_disturbed_transfers_by_xet(local_hub, fault, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    local_hub.fault(path="/xet/*", times=1, **fault)
+    assert (fetch(REPO).folder / "model.safetensors").read_bytes() == (BUNDLED / "model.safetensors").read_bytes()
+    assert local_hub.count("GET", "/xet/*") >= 2 and local_hub.count("GET", WEIGHTS) == 0
+
+
 def test_a_typo_of_a_registered_name_is_said(local_hub):
     with pytest.raises(UnknownNameError, match="Did you mean 'vision/mae-tiny-digits'"):
         zoo.from_pretrained("vison/mae-tiny-digits")
@@ -336,7 +352,7 @@ def test_repositories_that_are_no_model(local_hub, tmp_path, case):
     with pytest.raises(CheckpointError) as error:
         fetch("me/other")
     words = {"no weights": "holds no model.safetensors", "pickle alone": "holds a pickle (pytorch_model.bin)", "shard missing": "names model-1.safetensors"}
-    expect_one_line(error, words.get(case, "plain .safetensors file names"))
+    expect_one_line(error, words.get(case, "plain .safetensors files"))
     assert not list(tmp_path.rglob("evil*"))
     HfApi().delete_repo("me/other")
 
