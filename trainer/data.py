@@ -9,7 +9,7 @@ nothing needs to be saved, whatever the number of loader workers.
 import contextlib
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -20,6 +20,10 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from trainer.errors import DataError, ZooError
 from trainer.objective import Batch
+
+
+SURVIVAL = 600
+"""Seconds that a loader worker lives on after SIGTERM."""
 
 
 @runtime_checkable
@@ -179,10 +183,11 @@ class _Fetcher(Dataset):
 
 def batches(
     source: Source, batch_size: int, seed: int, first: int, steps: int, workers: int | None, share: Share = Share()
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """The micro-batches of steps `first` to `steps` - 1 that this rank takes, each with `sample_key` (B,) int64.
 
-    Raises DataError when the source is empty, and whatever ZooError a sample raises.
+    Raises DataError when the source is empty or cannot be read, and whatever ZooError a sample raises. (When a worker is
+    killed, torch raises a RuntimeError from a signal handler, wherever the main thread happens to be.)
     """
     if len(source) == 0:
         raise DataError("The data source is empty: 0 samples. Training needs at least one.")
@@ -197,10 +202,23 @@ def batches(
         worker_init_fn=_quiet_worker,
         generator=torch.Generator().manual_seed(seed),  # else it would draw from the global generator at each start
     )
-    for batch in loader:
-        if isinstance(batch, ZooError):
-            raise batch
-        yield batch
+    stream = None
+    try:
+        while True:
+            stream = iter(loader) if stream is None else stream
+            try:
+                batch = next(stream)
+            except StopIteration:
+                return
+            if isinstance(batch, ZooError):
+                raise batch
+            yield batch
+    except OSError as error:
+        # one that comes from a worker carries its traceback in its text
+        raise DataError(f"Cannot read the training data: {str(error).strip().splitlines()[-1]}. Is it still where it was?") from error
+    finally:
+        if workers and stream is not None:
+            stream._shutdown_workers()  # now, not when the traceback that holds it goes: at the end of the process torch relies on SIGTERM
 
 
 def ordered_batches(source: Source, batch_size: int) -> Iterator[Batch]:
@@ -230,8 +248,10 @@ def _same(batch: Any) -> Any:
 
 
 def _quiet_worker(_: int) -> None:
-    """Ctrl-C is the main process's business: workers end when it says so. One thread each."""
+    """Ctrl-C and SIGTERM are the main process's business, though terminals, torchrun and clusters send them to all of a group:
+    workers go on while it saves, and end when it says so (or much later by themselves). One thread each."""
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(SURVIVAL))
     torch.set_num_threads(1)

@@ -2,8 +2,9 @@
 
 import logging
 import random
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from trainer.checkpoint import Like, Stored, checkpoint_path, clean, list_checkp
 from trainer.data import Share, Source, StepBatches, batches, key, to_device
 from trainer.devices import AUTOCAST, allow_tf32, hardware, peak_flops, peak_memory, usable_precision
 from trainer.ema import EMA
-from trainer.errors import CheckpointError, ConfigError, TrainingError
+from trainer.errors import CheckpointError, ConfigError, DataError, TrainingError
 from trainer.files import explain
 from trainer.flops import flops_per_sample
 from trainer.guard import Guard
@@ -83,6 +84,7 @@ class Trainer:
         self.stop = StopSignal(self.processes)
         self._pending: dict[str, float] = {}
         self._finished = ""
+        self._data: Generator[Batch, None, None] | None = None
         self._build()
 
     def fit(self, resume: bool = False) -> None:
@@ -108,6 +110,13 @@ class Trainer:
                     f"{hardware(self.device)} ran out of memory at step {self.step} with train.batch_size={self.config.batch_size}. Raise "
                     "train.accumulate (the same batch in more parts), set train.recompute, lower train.batch_size or choose a smaller model."
                 ) from error
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would raise again for each worker that ends now
+                raise DataError(
+                    f"A process that reads the training data died: {error} Most often the memory is full: lower train.workers (0: no such processes)."
+                ) from error
             finally:
                 self._close()
 
@@ -126,7 +135,7 @@ class Trainer:
         config, step_losses = self.config, self.step_losses
         on_batch, on_losses = overriding(self.callbacks, "batch"), overriding(self.callbacks, "losses")
         on_backward, on_step = overriding(self.callbacks, "after_backward"), overriding(self.callbacks, "after_step")
-        stream = self._stream()
+        stream = self._data = self._stream()
         self._interval_began, self._waited = time.perf_counter(), 0.0
         self.model.train()
         while self.step < self.steps:
@@ -192,7 +201,7 @@ class Trainer:
         """
         return self.spread.plain(module or self.average or self.objective)
 
-    def _stream(self) -> Iterator[Batch]:
+    def _stream(self) -> Generator[Batch, None, None]:
         config = self.config
         return batches(self.source, config.batch_size, config.seed, self.step, self.steps, config.workers, self.share)
 
@@ -392,6 +401,8 @@ class Trainer:
             method(self, *values)
 
     def _close(self) -> None:
+        if self._data is not None:
+            self._data.close()
         self.saver.close()
         for method in overriding(self.callbacks, "close"):
             try:

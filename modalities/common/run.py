@@ -25,7 +25,7 @@ from trainer.data import Source
 from trainer.devices import hardware
 from trainer.errors import ConfigError, Interrupted, ZooError
 from trainer.evaluation import Evaluate
-from trainer.files import remove_leftovers, write_json
+from trainer.files import TEMPORARY, remove_leftovers, write_json
 from trainer.lock import NAME as LOCK
 from trainer.lock import locked
 from trainer.logs import MetricsFile, Pictures, ProgressBar, Sessions, TensorBoard, finite, read_lines
@@ -122,9 +122,8 @@ def _check(recipe: ModelRecipe, folder: Path, resume: bool, requeue: bool) -> bo
 
 def _begin(recipe: ModelRecipe, folder: Path, resume: bool) -> None:
     """The first writing in a run folder, under its lock."""
-    if resume:
-        remove_leftovers(folder)
-    else:
+    remove_leftovers(folder)
+    if not resume:
         _check_new(folder)  # again: another run may have begun since
         recipe.save(folder / "recipe.yaml")
 
@@ -219,7 +218,7 @@ def _check_new(folder: Path) -> None:
         raise ConfigError(
             f"{folder} holds a run already{reached}. Add --resume to go on with it, or choose another folder with --to."
         )
-    if folder.exists() and any(p.name != LOCK for p in folder.iterdir()):
+    if folder.exists() and any(p.name != LOCK and not p.name.startswith(TEMPORARY) for p in folder.iterdir()):
         raise ConfigError(f"{folder} is not empty and holds no run. Choose a new folder with --to.")
 
 
