@@ -30,6 +30,8 @@ SYSTEMS = {
         snippet='batch = model.preprocess(["image.png"])  # files, PIL images, arrays or tensors\n'
         "features = model.embed(batch)  # (1, {width})\n"
         "tokens = model.tokens(batch)  # (1, {tokens}, {width}), class token first",
+        tasks={"classification": "vision/mae-vit"},
+        weights_licence="cc-by-nc-4.0",
     ),
     "vision/mae-vit": SystemEntry(
         target="modalities.vision.models.vit:ViTClassifier",
@@ -44,6 +46,8 @@ SYSTEMS = {
         picture="Test images with their label and the prediction",
         snippet='logits = model(model.preprocess(["image.png"]))  # (1, {classes})\n'
         "print(model.config.class_names[logits.argmax()])",
+        tasks={"classification": "vision/mae-vit"},
+        weights_licence="cc-by-nc-4.0",
     ),
 }
 

@@ -1,6 +1,7 @@
 """Image preprocessing: what is stored with a checkpoint so that inference sees what training saw."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -11,13 +12,15 @@ from torchvision.transforms.v2 import functional as F
 
 from modalities.common.preprocess import Preprocess
 from modalities.vision.images import Picture, as_picture, to_tensor
-from trainer.errors import ConfigError, DataError
+from trainer.errors import CheckpointError, ConfigError, DataError
 from trainer.objective import Batch
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 SMALL = 64
 """Below this side length nothing is cut off at evaluation: the margin would be a part of the object."""
+LARGEST = 16384
+"""Longest side of an input, in pixels."""
 LONGEST = 20
 """Pictures longer than 20:1 are first cut to that about their centre; the rest would never be seen, only resized."""
 
@@ -47,13 +50,14 @@ class ImagePreprocess(Preprocess):
     """Fraction of the resized picture that the centre crop keeps along a side. 1: nothing is cut off a square."""
 
     def __post_init__(self) -> None:
-        if len(self.size) != 2 or min(self.size) < 1:
-            raise ConfigError(f"preprocess.size must be (height, width) in pixels, at least 1 each, found {self.size}.")
+        if len(self.size) != 2 or not 1 <= min(self.size) <= max(self.size) <= LARGEST:
+            raise ConfigError(f"preprocess.size must be (height, width) in pixels, 1 to {LARGEST} each, found {self.size}.")
         if self.channels not in (1, 3):
             raise ConfigError(f"preprocess.channels must be 1 (grey) or 3 (RGB), found {self.channels}.")
-        if not len(self.mean) == len(self.std) == self.channels or min(self.std) <= 0:
+        statistics = (*self.mean, *self.std)
+        if not len(self.mean) == len(self.std) == self.channels or min(self.std) <= 0 or not all(map(math.isfinite, statistics)):
             raise ConfigError(
-                f"preprocess.mean and .std need {self.channels} number(s) each, std above 0; found {self.mean} and {self.std}."
+                f"preprocess.mean and .std need {self.channels} finite number(s) each, std above 0; found {self.mean} and {self.std}."
             )
         if not 0 < self.crop_pct <= 1:
             raise ConfigError(f"preprocess.crop_pct must be above 0 and at most 1, found {self.crop_pct}.")
@@ -73,6 +77,26 @@ class ImagePreprocess(Preprocess):
     def usual(cls, input_size: tuple[int, ...], channels: int) -> "ImagePreprocess | None":
         """`default` where it exists: two spatial axes and 1 or 3 channels."""
         return cls.default(input_size, channels) if len(input_size) == 2 and channels in (1, 3) else None
+
+    def adapted(self, input_shape: tuple[int, ...]) -> "ImagePreprocess | None":
+        """For another size the usual crop of that size; for other channels the mean statistics of the old ones. None above three channels."""
+        channels, *size = input_shape
+        if len(size) != 2 or channels not in (1, 3):
+            return None
+        changes: dict[str, Any] = {}
+        if tuple(size) != self.size:
+            changes = {"size": tuple(size), "crop_pct": self.default(tuple(size), channels).crop_pct}
+        if channels != self.channels:
+            mean, std = (sum(values) / self.channels for values in (self.mean, self.std))
+            changes |= {"channels": channels, "mean": (mean,) * channels, "std": (std,) * channels}
+        return replace(self, **changes)
+
+    def require_shape(self, input_shape: tuple[int, ...], where: str) -> None:
+        if (self.channels, *self.size) != tuple(input_shape):
+            raise CheckpointError(
+                f"{where}: its preprocessing makes images of {self.channels} channel(s) and {self.size} pixels, and its model reads {input_shape[0]} "
+                f"channel(s) and {tuple(input_shape[1:])}. Use the preprocessor_config.json that came with this model."
+            )
 
     def __call__(self, raw: Any) -> Batch:
         """One picture or several -> {"image": (B, C, H, W) float32}.
