@@ -44,6 +44,8 @@ class SystemEntry:
     """Python lines that use the loaded `model`, shown in the card after the line that loads it."""
     tasks: dict[str, str] = field(default_factory=dict)
     """What else its weights can become: task -> the system that does it, as in classification -> vision/mae-vit."""
+    headless: dict[str, str] = field(default_factory=dict)
+    """What of the above reads otherwise for a model that is stored without its head: field -> text."""
     weights_licence: str | None = None
     """Licence of the weights of the official release, as the Hub names it, when it is not the project's own."""
 

@@ -177,6 +177,15 @@ def report_verb(arguments: list[str]) -> None:
     tyro.cli(report, args=arguments, prog="zoo report", use_underscores=True)
 
 
+def convert_verb(arguments: list[str]) -> None:
+    """Convert the weights of an official release: `zoo convert FILE --from official --to FOLDER`."""
+    import tyro
+
+    from zoo.converting import convert
+
+    tyro.cli(convert, args=arguments, prog="zoo convert", use_underscores=True)
+
+
 VERBS: dict[str, Callable[[list[str]], None]] = {
     "list": list_verb,
     "show": show_verb,
@@ -188,6 +197,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "predict": predict_verb,
     "publish": publish_verb,
     "report": report_verb,
+    "convert": convert_verb,
 }
 
 

@@ -102,13 +102,13 @@ def recognise(meta: Mapping[str, Tensor], config: Any, where: str, preprocessing
     )
 
 
-def from_tensors(state: Mapping[str, Tensor], config: Any, where: str, layout: str | None = None, wish: Wish = Wish()) -> Model:
+def from_tensors(state: Mapping[str, Tensor], config: Any, where: str, layout: str | None = None, preprocessing: Any = None) -> Model:
     """A model from tensors in memory in another library's layout: `layout`, or the one that names and config show."""
     weights = InMemory(state)
-    described = recognise(weights.meta, config, where)
+    described = recognise(weights.meta, config, where, preprocessing)
     if layout is not None and described.layout.partition("-")[0] != layout:
         raise CheckpointError(f"{where} is in the {described.layout} layout by its tensors and config, not in the {layout} layout.")
-    return assemble(described, weights, where, wish)
+    return assemble(described, weights, where)
 
 
 def assemble(described: Description, weights: Weights, where: str, wish: Wish = Wish(), preprocess: Preprocess | None = None) -> Model:

@@ -129,7 +129,7 @@ class Stored:
             raise CheckpointError(f"{path} is a pickle by its name, which can run code when it is opened and is never loaded here. {_CONVERT}")
         weights = InFiles([path])
         if (path.parent / CONFIG).exists():
-            return cls(path, read_json(path.parent / CONFIG), weights, _beside(path.parent, PREPROCESSING))
+            return cls(path, read_json(path.parent / CONFIG), weights, beside(path.parent, PREPROCESSING))
         said = weights.files[0].metadata
         inside = {key: parse_json(said[key].encode(), f"The {key} in the metadata of {path}") for key in ("config", "preprocess") if key in said}
         return cls(path, inside.get("config"), weights, inside.get("preprocess"))
@@ -138,7 +138,7 @@ class Stored:
     def _of_folder(cls, folder: Path) -> "Stored":
         if not (folder / WEIGHTS).exists() and not (folder / INDEX).exists():
             raise CheckpointError(_what_is_there(folder))
-        return cls(folder, _beside(folder, CONFIG), _weights(folder), _beside(folder, PREPROCESSING))
+        return cls(folder, beside(folder, CONFIG), _weights(folder), beside(folder, PREPROCESSING))
 
 
 def check_config(values: Any, where: str) -> dict[str, Any]:
@@ -183,7 +183,7 @@ def _weights(folder: Path) -> InFiles:
     return weights
 
 
-def _beside(folder: Path, name: str) -> Any:
+def beside(folder: Path, name: str) -> Any:
     """A JSON file of the folder; None when there is none."""
     return read_json(folder / name) if (folder / name).exists() else None
 
