@@ -1,5 +1,6 @@
 """Image preprocessing: what is stored with a checkpoint so that inference sees what training saw."""
 
+import logging
 import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
@@ -17,12 +18,18 @@ from trainer.objective import Batch
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+DARK = 1 / 15
+"""A picture whose brightest pixel is below this share of its range is warned about: 12 bits stored in 16 are 1/16."""
+ENLARGED = 4
+"""A picture that has to be enlarged more than so many times is warned about."""
 SMALL = 64
 """Below this side length nothing is cut off at evaluation: the margin would be a part of the object."""
 LARGEST = 16384
 """Longest side of an input, in pixels."""
 LONGEST = 20
 """Pictures longer than 20:1 are first cut to that about their centre; the rest would never be seen, only resized."""
+
+log = logging.getLogger("zoo")
 
 
 @dataclass(frozen=True)
@@ -107,13 +114,39 @@ class ImagePreprocess(Preprocess):
         several = isinstance(raw, (list, tuple)) or (isinstance(raw, (np.ndarray, Tensor)) and raw.ndim == 4)
         if several and len(raw) == 0:
             raise DataError("There is no image: the list is empty. Expected at least one.")
-        pictures = list(raw) if several else [raw]
         where = "image {} of the batch" if several else "the image"
-        return {"image": torch.stack([self.transform(p, where.format(i)) for i, p in enumerate(pictures)])}
+        images, remarks = [], {}
+        for i, one in enumerate(raw if several else [raw]):
+            picture = as_picture(one, self.channels, where.format(i))
+            for kind, remark in self._remarks(picture).items():
+                remarks.setdefault(kind, []).append(f"{where.format(i)} {remark}")
+            images.append(self._finish(picture))
+        for found in remarks.values():  # one line for each kind, however many images
+            log.warning("%s", found[0] if len(found) == 1 else f"{found[0]} The same holds for {len(found) - 1} more.")
+        return {"image": torch.stack(images)}
 
     def transform(self, raw: Any, where: str = "the image") -> Tensor:
         """The deterministic transform of one picture: (C, H, W). Evaluation in training and inference both use it."""
-        return self.normalise(to_tensor(self.fit(as_picture(raw, self.channels, where))))
+        return self._finish(as_picture(raw, self.channels, where))
+
+    def _finish(self, picture: Picture) -> Tensor:
+        return self.normalise(to_tensor(self.fit(picture)))
+
+    def _remarks(self, picture: Picture) -> dict[str, str]:
+        """What is no error but hardly what training saw, by kind, with the numbers."""
+        height, width = F.get_size(picture)
+        brightest = _brightest(picture)
+        remarks = {}
+        if 0 < brightest < DARK:
+            remarks["dark"] = (
+                f"is nearly black: its brightest pixel is {brightest:.4f} of the full range 0..1. "
+                "Was it scaled twice, is it a mask, or are its bits fewer than its type holds?"
+            )
+        if min(height / self.size[0], width / self.size[1]) < 1 / ENLARGED:
+            remarks["small"] = f"has only {height} x {width} pixels and is enlarged to {self.size[0]} x {self.size[1]}."
+        if max(height, width) > LONGEST * min(height, width):
+            remarks["long"] = f"has {height} x {width} pixels; what lies beyond {LONGEST}:1 about its centre is cut off."
+        return remarks
 
     def fit(self, picture: Picture) -> Picture:
         """Resize and centre crop to `size`, pixels otherwise as they were."""
@@ -142,3 +175,11 @@ class ImagePreprocess(Preprocess):
 
     def _statistic(self, values: tuple[float, ...], like: Tensor) -> Tensor:
         return torch.tensor(values, device=like.device).view(-1, 1, 1)
+
+
+def _brightest(picture: Picture) -> float:
+    """The largest value of any channel, in 0..1."""
+    if isinstance(picture, Tensor):
+        return float(picture.max())
+    extrema = picture.getextrema()
+    return max(high for _, high in (extrema if picture.mode == "RGB" else [extrema])) / 255
