@@ -11,10 +11,11 @@ import json
 import math
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from trainer.errors import CheckpointError, shorten
 
@@ -79,15 +80,22 @@ def write_json(path: Path | str, values: Any) -> None:
 
 def read_json(path: Path | str) -> Any:
     """Read a JSON file, or raise CheckpointError that names it and says what is wrong."""
-    path = Path(path)
+    with open_regular(path) as file:
+        data = file.read(JSON_LIMIT + 1)
+    return parse_json(data, str(path))
+
+
+def open_regular(path: Path | str) -> BinaryIO:
+    """Open a file to read its bytes. CheckpointError when it is missing, may not be read, or is a folder, pipe or device (which could block for ever)."""
     try:
-        with open(path, "rb") as file:
-            data = file.read(JSON_LIMIT + 1)
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):
+            raise CheckpointError(f"{path} is a {'folder' if stat.S_ISDIR(mode) else 'pipe or device'}; expected a file.")
+        return open(path, "rb")
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing.") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
         raise CheckpointError(f"Cannot read {path}: {getattr(error, 'strerror', None) or error}.") from error
-    return parse_json(data, str(path))
 
 
 def parse_json(data: bytes, where: str) -> Any:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from trainer.errors import CheckpointError, shorten
-from trainer.files import JSON_LIMIT, parse_json
+from trainer.files import JSON_LIMIT, open_regular, parse_json
 
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -109,7 +109,7 @@ class TensorFile:
     def _mapped(self) -> mmap.mmap:
         if self._map is None:
             try:
-                with open(self.path, "rb") as file:
+                with open_regular(self.path) as file:
                     self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
             except (OSError, ValueError) as error:
                 raise CheckpointError(f"Cannot read {self.path}: {error}.") from error
@@ -121,18 +121,13 @@ class TensorFile:
 
 def read_header(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
     """(tensors, text metadata) of a safetensors file. CheckpointError when any part of the header is not as it must be."""
-    try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            head = file.read(8)
-            length = int.from_bytes(head, "little")
-            if len(head) < 8 or length > min(size - 8, JSON_LIMIT):
-                raise CheckpointError(f"{path} {what_is_wrong(path)}.")
-            text = file.read(length)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is missing. Expected a safetensors file with weights.") from error
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"Cannot read {path}: {getattr(error, 'strerror', None) or error}.") from error
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        head = file.read(8)
+        length = int.from_bytes(head, "little")
+        if len(head) < 8 or length > min(size - 8, JSON_LIMIT):
+            raise CheckpointError(f"{path} {what_is_wrong(path)}.")
+        text = file.read(length)
     if not text.startswith(b"{"):
         raise CheckpointError(f"{path} {what_is_wrong(path)}.")
     header = parse_json(text, f"The header of {path}")

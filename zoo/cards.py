@@ -140,7 +140,7 @@ def check_card(text: str, name: str) -> ModelCard:
     try:
         card = ModelCard(text)
         ModelCardData(**card.data.to_dict())
-    except (ValueError, TypeError, yaml.YAMLError) as error:
+    except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
         raise CheckpointError(f"The card of {name} is not valid for the Hub: {error}") from error
     if not card.text.strip() or card.data.library_name != "modality-zoo":
         raise CheckpointError(f"The card of {name} is empty or does not name modality-zoo as its library.")

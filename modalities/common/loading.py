@@ -21,7 +21,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 
 from modalities.common.load_report import LoadReport, Row, compact
-from trainer.errors import CheckpointError, ModelError
+from trainer.errors import CheckpointError, ModelError, shorten
 from trainer.tensor_file import is_finite
 
 if TYPE_CHECKING:
@@ -269,7 +269,8 @@ def skeleton(cls: type["Model"], config: Any, tensors: int, where: str) -> "Mode
         with torch.device("meta"), _NoInitialisation():
             return cls(config)
     except (RuntimeError, TypeError, ValueError, OverflowError, MemoryError) as error:
-        raise CheckpointError(f"{where}: its config describes a {cls.__name__} that cannot be built ({error}). Use the config that came with the weights.") from error
+        reason = shorten(str(error).partition("\n")[0], 200)  # torch adds a trace of its own
+        raise CheckpointError(f"{where}: its config describes a {cls.__name__} that cannot be built ({reason}). Use the config that came with the weights.") from error
     finally:
         handle.remove()
 

@@ -11,7 +11,7 @@ from timm.layers import resample_patch_embed
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
-from trainer.errors import ModelError
+from trainer.errors import ModelError, shorten
 
 _CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -20,7 +20,7 @@ def grid_of(input_size: Sequence[int], patch_size: Sequence[int]) -> tuple[int, 
     """How many patches lie along each axis. ModelError when the input is no whole number of patches."""
     if len(input_size) != len(patch_size) or len(input_size) not in _CONVOLUTIONS:
         raise ModelError(
-            f"Input size {tuple(input_size)} and patch size {tuple(patch_size)} must both have 1, 2 or 3 axes, "
+            f"Input size {shorten(tuple(input_size))} and patch size {shorten(tuple(patch_size))} must both have 1, 2 or 3 axes, "
             f"found {len(input_size)} and {len(patch_size)}."
         )
     for size, patch in zip(input_size, patch_size):

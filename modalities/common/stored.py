@@ -14,7 +14,7 @@ from torch import Tensor
 from modalities.common.loading import Names, own_name
 from modalities.common.preprocess import FILE as PREPROCESSING
 from trainer.errors import CheckpointError, shorten
-from trainer.files import parse_json, read_json
+from trainer.files import open_regular, parse_json, read_json
 from trainer.tensor_file import TensorFile, is_finite
 
 WEIGHTS = "model.safetensors"
@@ -22,7 +22,7 @@ INDEX = "model.safetensors.index.json"
 CONFIG = "config.json"
 FORMAT_VERSION = 1
 CARD_LIMIT = 2**20
-"""Characters of a card that are read."""
+"""Bytes of a card that are read."""
 UNKNOWN = "unknown"
 """The Hub's word for weights whose licence nobody stated."""
 PICKLES = (".bin", ".pth", ".pt", ".ckpt", ".pkl", ".pickle")
@@ -122,23 +122,23 @@ class Stored:
 
     @classmethod
     def open(cls, path: Path) -> "Stored":
-        """Open a folder or a single safetensors file (with its config beside it, or in its metadata). CheckpointError says what is wrong."""
+        """Open a folder or a single safetensors file. The config lies beside the weights, or in the metadata of a single file.
+
+        CheckpointError says what is wrong.
+        """
         if path.is_dir():
-            return cls._of_folder(path)
-        if path.suffix in PICKLES:
+            if not (path / WEIGHTS).exists() and not (path / INDEX).exists():
+                raise CheckpointError(_what_is_there(path))
+            folder, weights = path, _weights(path)
+        elif path.suffix in PICKLES:
             raise CheckpointError(f"{path} is a pickle by its name, which can run code when it is opened and is never loaded here. {_CONVERT}")
-        weights = InFiles([path])
-        if (path.parent / CONFIG).exists():
-            return cls(path, read_json(path.parent / CONFIG), weights, beside(path.parent, PREPROCESSING))
+        else:
+            folder, weights = path.parent, InFiles([path])
+        if (folder / CONFIG).exists() or len(weights.files) > 1:
+            return cls(path, beside(folder, CONFIG), weights, beside(folder, PREPROCESSING))
         said = weights.files[0].metadata
         inside = {key: parse_json(said[key].encode(), f"The {key} in the metadata of {path}") for key in ("config", "preprocess") if key in said}
         return cls(path, inside.get("config"), weights, inside.get("preprocess"))
-
-    @classmethod
-    def _of_folder(cls, folder: Path) -> "Stored":
-        if not (folder / WEIGHTS).exists() and not (folder / INDEX).exists():
-            raise CheckpointError(_what_is_there(folder))
-        return cls(folder, beside(folder, CONFIG), _weights(folder), beside(folder, PREPROCESSING))
 
 
 def check_config(values: Any, where: str) -> dict[str, Any]:
@@ -191,9 +191,9 @@ def beside(folder: Path, name: str) -> Any:
 def licence_of_card(folder: Path) -> str:
     """The licence that the card of another library's model states; "unknown" when there is none to be read."""
     try:
-        with open(folder / "README.md", encoding="utf-8") as file:
-            licence = ModelCard(file.read(CARD_LIMIT), ignore_metadata_errors=True).data.license
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError, yaml.YAMLError):
+        with open_regular(folder / "README.md") as file:
+            licence = ModelCard(file.read(CARD_LIMIT).decode("utf-8"), ignore_metadata_errors=True).data.license
+    except (CheckpointError, ValueError, TypeError, AttributeError, RecursionError, yaml.YAMLError):
         return UNKNOWN
     return licence if isinstance(licence, str) and len(licence) <= 200 and licence.isprintable() else UNKNOWN
 

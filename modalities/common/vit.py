@@ -18,7 +18,7 @@ from modalities.common.loading import Adaptation, Change
 from modalities.common.model import Model
 from modalities.common.patches import PatchEmbed, adapt_patch_embedding, grid_of
 from modalities.common.positions import Layout, resize_positions, sincos_table
-from trainer.errors import ConfigError, DataError, did_you_mean
+from trainer.errors import ConfigError, DataError, did_you_mean, shorten
 from trainer.objective import Batch
 
 ACTIVATIONS = {
@@ -76,7 +76,7 @@ class ViTConfig:
         self._require_heads("embed_dim", "num_heads")
         if self.activation not in ACTIVATIONS:
             raise ConfigError(
-                f"activation must be one of {', '.join(ACTIVATIONS)}, found {self.activation!r}.{did_you_mean(self.activation, ACTIVATIONS)}"
+                f"activation must be one of {', '.join(ACTIVATIONS)}, found {shorten(self.activation)}.{did_you_mean(self.activation, ACTIVATIONS)}"
             )
         if not 0 <= self.drop_path < 1:
             raise ConfigError(f"drop_path is a rate from 0 up to but not 1, found {self.drop_path}.")

@@ -13,7 +13,7 @@ from torchvision.transforms.v2 import functional as F
 
 from modalities.common.preprocess import Preprocess
 from modalities.vision.images import Picture, as_picture, to_tensor
-from trainer.errors import CheckpointError, ConfigError, DataError
+from trainer.errors import CheckpointError, ConfigError, DataError, shorten
 from trainer.objective import Batch
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -58,13 +58,13 @@ class ImagePreprocess(Preprocess):
 
     def __post_init__(self) -> None:
         if len(self.size) != 2 or not 1 <= min(self.size) <= max(self.size) <= LARGEST:
-            raise ConfigError(f"preprocess.size must be (height, width) in pixels, 1 to {LARGEST} each, found {self.size}.")
+            raise ConfigError(f"preprocess.size must be (height, width) in pixels, 1 to {LARGEST} each, found {shorten(self.size)}.")
         if self.channels not in (1, 3):
             raise ConfigError(f"preprocess.channels must be 1 (grey) or 3 (RGB), found {self.channels}.")
         statistics = (*self.mean, *self.std)
         if not len(self.mean) == len(self.std) == self.channels or min(self.std) <= 0 or not all(map(math.isfinite, statistics)):
             raise ConfigError(
-                f"preprocess.mean and .std need {self.channels} finite number(s) each, std above 0; found {self.mean} and {self.std}."
+                f"preprocess.mean and .std need {self.channels} finite number(s) each, std above 0; found {shorten(self.mean)} and {shorten(self.std)}."
             )
         if not 0 < self.crop_pct <= 1:
             raise ConfigError(f"preprocess.crop_pct must be above 0 and at most 1, found {self.crop_pct}.")
