@@ -202,7 +202,7 @@ def match(source: nn.Module, found: Mapping[str, Tensor], names: Names, where: s
     }
     if any(lists.values()):
         raise CheckpointError(
-            f"{where} does not fit {type(source).__name__} as its config describes it.\n{_told(lists)}\n"
+            f"{where} does not fit {type(source).__name__} as its config describes it.\n{told(lists)}\n"
             "Use the checkpoint of this very model, or the config that came with these weights."
         )
     return stored
@@ -239,8 +239,8 @@ def carry(source: "Model", model: "Model", stored: Mapping[str, tuple[str, ...]]
         elif not any(text.startswith(f"{name} ") for text in lost):
             left.append(name)
     if lost or left:
-        told = _told({"missing in the checkpoint": lost, "not in the model": left})
-        raise CheckpointError(f"{where} does not give the weights of this {type(model).__name__}.\n{told}")
+        lists = told({"missing in the checkpoint": lost, "not in the model": left})
+        raise CheckpointError(f"{where} does not give the weights of this {type(model).__name__}.\n{lists}")
     _require_effect(change, old, new)
     return rows
 
@@ -354,7 +354,8 @@ def _readable(found: torch.dtype, wanted: torch.dtype) -> bool:
     return found in WIDE if wanted.is_floating_point else found == wanted
 
 
-def _told(lists: Mapping[str, list[str]]) -> str:
+def told(lists: Mapping[str, list[str]]) -> str:
+    """What is wrong -> the names of it, sorted, a line for each."""
     return "\n".join(f"  {what} ({len(names)}): {compact(names)}" for what, names in lists.items() if names)
 
 

@@ -145,7 +145,7 @@ def check_config(values: Any, where: str) -> dict[str, Any]:
     """Our config.json, checked for its outer form: model, config, format_version, and name and licence, which may be absent."""
     if not isinstance(values, dict) or not {"model", "config", "format_version"} <= values.keys():
         raise CheckpointError(f"{where} is not a config of modality-zoo: it needs the fields model, config and format_version.")
-    if values["format_version"] != FORMAT_VERSION or not isinstance(values["format_version"], int):
+    if values["format_version"] != FORMAT_VERSION or type(values["format_version"]) is not int:
         raise CheckpointError(
             f"{where} has format version {shorten(values['format_version'])}; this version of modality-zoo reads {FORMAT_VERSION}. Update modality-zoo."
         )

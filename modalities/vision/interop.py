@@ -12,20 +12,22 @@ import logging
 import math
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 import timm
 import torch
+from timm.layers import Mlp
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from modalities import registry
-from modalities.common.loading import match, skeleton
+from modalities.common.loading import match, skeleton, told
 from modalities.common.model import Model
 from modalities.common.stored import Description
 from modalities.common.vit import ACTIVATIONS
 from modalities.vision.models.mae import MAE, MAEConfig
-from modalities.vision.models.vit import ViTClassifier
+from modalities.vision.models.vit import ViTClassifier, ViTClassifierConfig
 from trainer.config import from_dict
 from trainer.errors import CheckpointError, ModelError, did_you_mean, shorten
 
@@ -101,9 +103,10 @@ def recognise(keys: Iterable[str], config: Fields | None) -> str | None:
         return None
     keys, config = set(keys), config or {}
     kind = config.get("model_type")
-    if kind == "vit_mae" or (kind is None and {"vit.embeddings.cls_token", "decoder.mask_token"} <= keys):
+    both = any(k.startswith("vit.embeddings.") for k in keys) and any(k.startswith("decoder.decoder_") for k in keys)
+    if kind == "vit_mae" or (kind is None and both):
         return _spelling(keys)
-    flat = {"pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight"} <= keys
+    flat = len({"cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight"} & keys) > 2  # one may be lost: it will be named
     if kind is None and flat and "architecture" in config:
         return "timm" if str(config["architecture"]).startswith("vit_") else None
     return "official" if kind is None and flat else None
@@ -152,7 +155,8 @@ def read(meta: Mapping[str, Tensor], config: Fields | None, layout: str, where: 
     fields = _fields_of_shapes(meta, layout, where, has_decoder)
     stated = _transformers_fields(config, fields, where) if layout in TRANSFORMERS else _official_fields(config, where)
     fields |= {k: v for k, v in stated.items() if has_decoder or not k.startswith("decoder_")}
-    _settle(fields, where)
+    table = names_in("pos_embed", layout)[0]
+    _settle(fields, where, f"{table} {tuple(meta[table].shape)}")
     if not has_decoder:
         fields |= _head_fields(meta, config, where)
 
@@ -258,32 +262,59 @@ def to_transformers(model: Model, objective: Fields | None = None, variant: str 
 def _fields_of_shapes(state: Mapping[str, Tensor], layout: str, where: str, has_decoder: bool) -> Fields:
     """Config fields that the shapes of a checkpoint tell."""
 
-    def shape(ours: str, axes: int) -> tuple[int, ...]:
-        name = names_in(ours, layout)[0]
-        if name not in state or state[name].ndim != axes:
-            found = f"one of shape {tuple(state[name].shape)}" if name in state else "none"
-            raise CheckpointError(f"{where} needs a tensor {name!r} with {axes} axes in the {layout} layout, found {found}.")
-        return tuple(state[name].shape)
+    telling = {"patch_embed.proj.weight": 4, "pos_embed": 3}
+    for blocks in ("blocks", "decoder_blocks")[: 1 + has_decoder]:
+        telling |= {f"{blocks}.0.norm1.weight": 1, f"{blocks}.0.mlp.fc1.bias": 1}
+    names = {ours: names_in(ours, layout)[0] for ours in telling}
+    lists = {
+        "missing in the file": [name for name in names.values() if name not in state],
+        "other shape": [
+            f"{name} {tuple(state[name].shape)} instead of {telling[ours]} axes"
+            for ours, name in names.items()
+            if name in state and (state[name].ndim != telling[ours] or 0 in state[name].shape)
+        ],
+    }
+    if any(lists.values()):
+        lists["not in the model"] = [name for name in state if re.sub(r"\d+", "0", name) not in _names_of(layout)]
+        raise CheckpointError(f"{where} does not fit the {layout} layout; its size is told by these tensors, among others.\n{told(lists)}")
+
+    def shape(ours: str) -> tuple[int, ...]:
+        return tuple(state[names[ours]].shape)
 
     def stack(blocks: str, prefix: str) -> Fields:
-        hidden, width = shape(f"{blocks}.0.mlp.fc1.weight", 2)
-        depth = next(n for n in itertools.count(1) if names_in(f"{blocks}.{n}.norm1.weight", layout)[0] not in state)
+        # From vectors: a matrix that was transposed would give other sizes, and everything but itself would seem wrong.
+        width, hidden = shape(f"{blocks}.0.norm1.weight")[0], shape(f"{blocks}.0.mlp.fc1.bias")[0]
+        start = names[f"{blocks}.0.norm1.weight"].partition("0.")[0]
+        numbers = {name.removeprefix(start).partition(".")[0] for name in state if name.startswith(start)}
+        depth = next(n for n in itertools.count(1) if str(n) not in numbers)
         return {f"{prefix}embed_dim": width, f"{prefix}depth": depth, f"{prefix}mlp_ratio": _ratio(hidden, width)}
 
-    _, in_chans, *patch = shape("patch_embed.proj.weight", 4)
-    class_token = layout != "timm" or "cls_token" in state  # only timm has models without
-    fields = {
-        "patch_size": tuple(patch),
-        "in_chans": in_chans,
-        "qkv_bias": names_in("blocks.0.attn.qkv.bias", layout)[0] in state,
-        "class_token": class_token,
-        **stack("blocks", ""),
-    }
-    patches = shape("pos_embed", 3)[1] - class_token
-    side = math.isqrt(max(patches, 0))
-    if side and side * side == patches:  # otherwise the config must tell
+    _, in_chans, *patch = shape("patch_embed.proj.weight")
+    fields = {"patch_size": tuple(patch), "in_chans": in_chans, **stack("blocks", "")}
+    fields["qkv_bias"] = any(names_in(f"blocks.{n}.attn.qkv.bias", layout)[0] in state for n in range(fields["depth"]))
+    length = shape("pos_embed")[1]
+    # Only timm has models without class token; where it is lost, the table still has its row.
+    fields["class_token"] = layout != "timm" or "cls_token" in state or (not _is_square(length) and _is_square(length - 1))
+    patches = length - fields["class_token"]
+    if _is_square(patches):  # otherwise the config must tell
+        side = math.isqrt(patches)
         fields["input_size"] = (side * patch[0], side * patch[1])
     return fields | stack("decoder_blocks", "decoder_") if has_decoder else fields
+
+
+@cache
+def _names_of(layout: str) -> set[str]:
+    """Every tensor name of a layout, with 0 for its numbers."""
+    size = dict(input_size=4, patch_size=2, embed_dim=4, depth=1, num_heads=1)
+    models = [skeleton(MAE, MAEConfig(**size, decoder_embed_dim=4, decoder_depth=1, decoder_num_heads=1), 0, layout)]
+    if layout not in TRANSFORMERS:
+        heads = ({"pool": "avg"}, {"pool": "token", "head": "probe"})
+        models += [skeleton(ViTClassifier, ViTClassifierConfig(**size, num_classes=2, **head), 0, layout) for head in heads]
+    return {re.sub(r"\d+", "0", name) for model in models for ours in model.state_dict() for name in names_in(ours, layout)}
+
+
+def _is_square(number: int) -> bool:
+    return number > 0 and math.isqrt(number) ** 2 == number
 
 
 def timm_arguments(config: Fields, where: str) -> Fields:
@@ -293,22 +324,32 @@ def timm_arguments(config: Fields, where: str) -> Fields:
     the installed timm does not know, or that our network cannot express, is a CheckpointError.
     """
     name = config.get("architecture")
-    if not isinstance(name, str) or "/" in name or ":" in name or not timm.is_model(name):  # timm would download what has a prefix
+    facts = _facts_of_timm(name) if isinstance(name, str) else None
+    if facts is None:
         raise CheckpointError(f"{where} has the architecture {shorten(name)}, which timm {timm.__version__} does not know. Update timm.")
+    if not facts:
+        raise CheckpointError(f"{where} is a {name} of timm, which differs from the network of MAE (its class, its blocks or its activation). Use it with timm.")
     given = config.get("model_args") or {}
     cfg = config.get("pretrained_cfg") or {}
     if not isinstance(given, dict) or not isinstance(cfg, dict):
         raise CheckpointError(f"{where}: model_args and pretrained_cfg in config.json must be mappings, found {shorten(given)} and {shorten(cfg)}.")
-    with torch.device("meta"):
-        model = timm.create_model(name)
-    block = model.blocks[0] if type(model) is VisionTransformer else None
-    activation = next((k for k, cls in ACTIVATIONS.items() if block is not None and _is_activation(block.mlp.act, cls)), None)
-    if activation is None or type(block) is not Block:
-        raise CheckpointError(f"{where} is a {name} of timm, which differs from the network of MAE (its class, its blocks or its activation). Use it with timm.")
     stated = {key: config[key] for key in ("num_classes", "global_pool") if key in config}
-    asked = {"num_heads": block.attn.num_heads, "norm_eps": block.norm1.eps, "activation": activation, "global_pool": model.global_pool}
     preprocess = {key: cfg[key] for key in ("mean", "std", "interpolation", "crop_pct") if key in cfg}
-    return {**asked, **stated, "model_args": given, "preprocess": preprocess}
+    return {**facts, **stated, "model_args": given, "preprocess": preprocess}
+
+
+@cache
+def _facts_of_timm(architecture: str) -> Fields | None:
+    """What no tensor of an architecture of timm shows, as config fields; empty when our network is another one, None when timm has none of that name."""
+    if "/" in architecture or ":" in architecture or not timm.is_model(architecture):  # timm would download what has a prefix
+        return None
+    with torch.device("meta"):
+        model = timm.create_model(architecture)
+    block = model.blocks[0] if type(model) is VisionTransformer else None
+    activation = next((k for k, maker in ACTIVATIONS.items() if type(block) is Block and type(block.mlp) is Mlp and _is_activation(block.mlp.act, maker)), None)
+    if activation is None:
+        return {}
+    return {"num_heads": block.attn.num_heads, "norm_eps": block.norm1.eps, "activation": activation, "global_pool": model.global_pool}
 
 
 def _is_activation(layer: nn.Module, maker: Any) -> bool:
@@ -355,8 +396,8 @@ def _transformers_fields(config: Fields, shapes: Fields, where: str) -> Fields:
     return fields
 
 
-def _settle(fields: Fields, where: str) -> None:
-    """Fill in the published number of heads where the config says none, and ask for what cannot be known."""
+def _settle(fields: Fields, where: str, table: str) -> None:
+    """Fill in the published number of heads where the config says none, and ask for what cannot be known. `table`: the positions, for a message."""
     for width, heads, published in (("embed_dim", "num_heads", HEADS), ("decoder_embed_dim", "decoder_num_heads", DECODER_HEADS)):
         if width not in fields or heads in fields:
             continue
@@ -368,20 +409,20 @@ def _settle(fields: Fields, where: str) -> None:
         fields[heads] = published[fields[width]]
         log.info("%s does not say %s; taking %d, as in the published model with %s=%d.", where, heads, fields[heads], width, fields[width])
     if "input_size" not in fields:
-        raise CheckpointError(f"{where} has a position table that is no square grid, and no config.json that says its image size.")
+        raise CheckpointError(f"{where} has a position table ({table}) that is no square grid, and no config.json that says its image size.")
 
 
 def _head_fields(state: Mapping[str, Tensor], config: Fields, where: str) -> Fields:
     """Pooling and head of a file without decoder, by its config and its tensors."""
-    pool = config.get("global_pool", "fc_norm.weight" in state)
+    pool = config.get("global_pool", any(name.startswith("fc_norm.") for name in state))
     if not isinstance(pool, (bool, str)) or pool not in (True, False, "avg", "token", ""):
         raise CheckpointError(f"{where} pools its tokens by {shorten(pool)} (global_pool), which this model cannot do. Expected avg or token.")
-    probe = "head.1.weight" in state
-    head = state.get("head.1.weight" if probe else "head.weight")
+    probe = any(name.startswith(("head.0.", "head.1.")) for name in state)
+    head = next((state[name] for name in (f"head.{'1.' if probe else ''}{leaf}" for leaf in ("bias", "weight")) if name in state), None)
     return {
         "pool": "avg" if pool in (True, "avg") else "token",
         "head": "probe" if probe else "linear",
-        "num_classes": config.get("num_classes", 0 if head is None else head.shape[0]),
+        "num_classes": config.get("num_classes", 0 if head is None or head.ndim == 0 else head.shape[0]),
     }
 
 
