@@ -1,6 +1,7 @@
 """Reading and writing tensors by name: safetensors only, all of them finite."""
 
 import contextlib
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,21 @@ def write_safetensors(tensors: dict[str, Tensor], path: Path | str, metadata: di
     contiguous = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     with write_errors(path):
         save_file(contiguous, path, metadata={"format": "pt", **(metadata or {})})
+
+
+def sort_metadata(path: Path | str) -> None:
+    """Bring the metadata of a safetensors file into alphabetical order, in place.
+
+    The library writes them in another order each time; the same weights must give the same bytes, and so the same hash.
+    """
+    with write_errors(path), open(path, "r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        if len(text) <= length:  # it is padded with spaces
+            file.seek(8)
+            file.write(text.ljust(length))
 
 
 @contextlib.contextmanager

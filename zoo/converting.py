@@ -173,7 +173,7 @@ def globals_of(data: bytes) -> set[str]:
     found: set[str] = set()
     for operation, argument, _ in pickletools.genops(data):
         if operation.name in ("GLOBAL", "INST"):
-            found.add(str(argument).replace(" ", "."))
+            found.add(str(argument).replace(" ", ".").replace("__builtin__", "builtins"))  # as Python 2 called it
         elif operation.name in ("STACK_GLOBAL", "EXT1", "EXT2", "EXT4", "NEXT_BUFFER"):  # the name is only known when it runs
             found.add(f"something by {operation.name}")
     return found

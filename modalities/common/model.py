@@ -17,7 +17,7 @@ from trainer.config import to_dict
 from trainer.errors import CheckpointError, ModelError
 from trainer.files import atomic_folder, write_json, write_text
 from trainer.objective import Batch
-from trainer.weights import require_finite, write_errors
+from trainer.weights import require_finite, sort_metadata, write_errors
 
 
 class Model(nn.Module, PyTorchModelHubMixin, library_name="modality-zoo"):
@@ -96,6 +96,8 @@ class Model(nn.Module, PyTorchModelHubMixin, library_name="modality-zoo"):
                 inside["preprocess"] = json.dumps(self.preprocess.values())
             with write_errors(target):
                 save_torch_state_dict(self.state_dict(), folder, max_shard_size=max_shard_size, metadata=inside)
+            for path in folder.glob("*.safetensors"):
+                sort_metadata(path)
             write_json(folder / CONFIG, config)
             for name, path in (files or {}).items():
                 shutil.copyfile(path, folder / name)

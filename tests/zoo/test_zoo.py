@@ -70,6 +70,16 @@ def test_round_trip(saved):
     assert not list(folder.parent.glob(".tmp*"))
 
 
+@pytest.mark.parametrize("size", ["5GB", "300KB"])
+def test_the_same_model_gives_the_same_bytes(saved, tmp_path, size):
+    _, model = saved
+    model.preprocess = model.default_preprocess()
+    for i in range(8):  # the order of metadata is random in the library that writes them
+        model.save_pretrained(tmp_path / str(i), max_shard_size=size)
+        for path in (tmp_path / "0").iterdir():
+            assert (tmp_path / str(i) / path.name).read_bytes() == path.read_bytes(), path.name
+
+
 def test_shards(saved):
     folder, model = saved
     model.save_pretrained(folder, max_shard_size="300KB")
