@@ -8,14 +8,15 @@ an error with the names.
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
-from accelerate import init_empty_weights
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
@@ -258,19 +259,31 @@ def skeleton(cls: type["Model"], config: Any, tensors: int, where: str) -> "Mode
     """
     limit, count = 2 * tensors + 1000, 0
 
-    def counted(*_: Any) -> None:
+    def counted(parameter: nn.Parameter) -> None:
         nonlocal count
         count += 1
         if count > limit:
             raise CheckpointError(f"{where} holds {tensors} tensors, and its config describes a {cls.__name__} of more than {limit}. They do not belong together.")
 
-    handle = register_module_parameter_registration_hook(counted)
     try:
-        with torch.device("meta"), _NoInitialisation():
+        with torch.device("meta"), _NoInitialisation(), _each_parameter(counted):
             return cls(config)
     except (RuntimeError, TypeError, ValueError, OverflowError, MemoryError) as error:
         reason = shorten(str(error).partition("\n")[0], 200)  # torch adds a trace of its own
         raise CheckpointError(f"{where}: its config describes a {cls.__name__} that cannot be built ({reason}). Use the config that came with the weights.") from error
+
+
+@contextmanager
+def _each_parameter(action: Callable[[nn.Parameter], nn.Parameter | None]) -> Iterator[None]:
+    """Call `action` with every parameter that a module of this thread registers; what it returns takes the parameter's place."""
+    thread = threading.get_ident()  # the hook hears of the modules of all threads
+
+    def hook(module: nn.Module, name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
+        return action(parameter) if parameter is not None and threading.get_ident() == thread else None
+
+    handle = register_module_parameter_registration_hook(hook)
+    try:
+        yield
     finally:
         handle.remove()
 
@@ -295,7 +308,8 @@ def _value(row: Row, weights: Weights, adapted: Adaptation | None, placement: Pl
     if adapted is None and len(parts) == 1 and parts[0].dtype == dtype and placement.device == parts[0].device:
         return parts[0]
     if adapted is not None:
-        tensor = adapted.apply(torch.cat(parts)).to(placement.device, dtype)
+        whole = torch.cat(parts)
+        tensor = adapted.apply(whole.float() if whole.element_size() < 4 else whole).to(placement.device, dtype)
     else:
         tensor = _room(row.shape, dtype, placement.device)
         for part, place in zip(parts, pieces(tensor, len(parts))):
@@ -330,7 +344,7 @@ def _fill_computed_buffers(model: "Model", placement: Placement) -> None:
     computed = [name for name, buffer in model.named_buffers() if buffer.is_meta and name not in stored]
     if not computed:
         return
-    with init_empty_weights(include_buffers=False):
+    with _each_parameter(lambda parameter: nn.Parameter(parameter.to("meta"), parameter.requires_grad)):
         real = type(model)(model.config)
     for name in computed:
         owner, _, leaf = name.rpartition(".")

@@ -202,3 +202,18 @@ def test_match_wants_names_one_to_one():
     assert match(model, meta, lambda name: (name,), "here").keys() == model.state_dict().keys()
     with pytest.raises(CheckpointError, match=r"missing in the file \(12\).*\n  not in the model \(12\)"):
         match(model, {f"x.{name}": tensor for name, tensor in meta.items()}, lambda name: (name,), "here")
+
+
+def test_threads_do_not_count_each_others_tensors():
+    def build():
+        for _ in range(5):
+            try:
+                skeleton(Toy, ToyConfig(depth=250), 0, "here")  # 500 of at most 1000 tensors
+            except CheckpointError as error:
+                failed.append(error)
+
+    failed = []
+    threads = [threading.Thread(target=build) for _ in range(6)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert not failed
