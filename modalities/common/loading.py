@@ -140,7 +140,7 @@ def load_model(
     `names` says how the file calls the tensors of `source`; with `new_head` the model's head starts fresh; `search` is one
     that runs already. Raises CheckpointError with the sorted lists of what does not match, and for NaN or infinity.
     """
-    stored = match(source, weights.meta, names, where)
+    stored = match(source, weights.meta, names, f"{where} does not fit {type(source).__name__} as its config describes it.")
     change = Change() if model is source else type(model).change_from(type(source), source.config, model.config, new_head)
     rows = carry(source, model, stored, change, where)
     new = {row.name for row in rows if row.kind == "new"}
@@ -189,8 +189,8 @@ def transplant(source: "Model", model: "Model", new_head: bool = False) -> None:
     model.load_report = LoadReport(tuple(rows), "modality-zoo", source.name or type(source).__name__)
 
 
-def match(source: nn.Module, found: Mapping[str, Tensor], names: Names, where: str) -> dict[str, tuple[str, ...]]:
-    """Name in `source` -> names in the file. CheckpointError, with both sorted lists, unless everything fits one to one."""
+def match(source: nn.Module, found: Mapping[str, Tensor], names: Names, complaint: str) -> dict[str, tuple[str, ...]]:
+    """Name in `source` -> names in the file. CheckpointError, led by `complaint`, with both sorted lists unless everything fits one to one."""
     wanted = source.state_dict()
     stored = {name: names(name) for name in wanted}
     expected = {name: tensor for ours in wanted for name, tensor in zip(stored[ours], pieces(wanted[ours], len(stored[ours])))}
@@ -202,10 +202,7 @@ def match(source: nn.Module, found: Mapping[str, Tensor], names: Names, where: s
         "no weights in this type": [f"{n} ({_name(found[n].dtype)})" for n in both if not _readable(found[n].dtype, expected[n].dtype)],
     }
     if any(lists.values()):
-        raise CheckpointError(
-            f"{where} does not fit {type(source).__name__} as its config describes it.\n{told(lists)}\n"
-            "Use the checkpoint of this very model, or the config that came with these weights."
-        )
+        raise CheckpointError(f"{complaint}\n{told(lists)}\nUse the checkpoint of this very model, or the config that came with these weights.")
     return stored
 
 

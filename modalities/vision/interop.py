@@ -175,7 +175,7 @@ def from_layout(state: State, config: Fields | None, layout: str, where: str = "
     described = read(state, config, layout, where)
     cls = registry.system_class(described.system)
     model = skeleton(cls, from_dict(cls.config_class, described.fields, where), len(state), where)
-    stored = match(model, state, described.names, where)
+    stored = match(model, state, described.names, f"{where} does not fit a {described.system} in the {layout} layout.")
     converted = {ours: _join([state[n] for n in names]) for ours, names in stored.items()}
     return described.system, described.fields, described.objective, converted
 
