@@ -47,7 +47,7 @@ def atomic_folder(target: Path | str, replace: bool = False) -> Iterator[Path]:
                 aside = target.parent / f"{TEMPORARY}{target.name}-{uuid.uuid4().hex[:8]}"
                 target.rename(aside)
             temporary.rename(target)
-            _sync(target.parent)
+            sync(target.parent)
             if aside is not None:
                 shutil.rmtree(aside, ignore_errors=True)
         finally:
@@ -67,7 +67,7 @@ def write_bytes(path: Path | str, content: bytes) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary.write_bytes(content)
-            _sync(temporary)
+            sync(temporary)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -154,6 +154,7 @@ def explain(error: OSError, target: Path | str) -> CheckpointError:
         errno.EACCES: "this folder may not be written to. Choose another folder or change its permissions",
         errno.EPERM: "this folder may not be written to. Choose another folder or change its permissions",
         errno.EROFS: "this file system is read-only. Choose another folder",
+        errno.ENOENT: "its folder was removed while it was in use. Run the command again",
         errno.ENOTDIR: "a part of this path is a file, not a folder. Choose another folder",
     }
     reason = reasons.get(error.errno or 0, f"{error.strerror or error}")
@@ -176,12 +177,12 @@ def sync_folder(folder: Path) -> None:
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             path.chmod(0o644)  # some libraries write files that only their owner can read
-        _sync(path)
-    _sync(folder)
+        sync(path)
+    sync(folder)
 
 
-def _sync(path: Path) -> None:
-    """Flush a file or a folder's entries to the disk."""
+def sync(path: Path) -> None:
+    """Flush a file, or the entries of a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -25,7 +25,7 @@ from trainer.guard import Guard
 from trainer.lock import locked
 from trainer.metrics import Metrics, StepLosses
 from trainer.objective import Batch, Objective
-from trainer.optim import build_optimizer, parameter_groups
+from trainer.optim import build_optimizer, load_optimizer, parameter_groups
 from trainer.parallel import Processes, Spread, compile_module, full, local, recompute
 from trainer.recipe import TrainConfig
 from trainer.saver import Saver
@@ -74,6 +74,7 @@ class Trainer:
         self.precision = usable_precision(config.precision, self.device)
         allow_tf32(config.tf32)
         self.spread = Spread(self.processes, config.parallel, self.precision)
+        self.autocast = torch.autocast(self.device.type, AUTOCAST[self.precision]) if self.precision in AUTOCAST else nullcontext()
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self.step_losses = StepLosses(self.processes, config.batch_size, config.accumulate)
         self.metrics = Metrics()
@@ -137,7 +138,7 @@ class Trainer:
                 for hook in on_batch:
                     batch = hook(self, batch)
                 with self.spread.micro_batch(self.model, last=part == config.accumulate - 1):
-                    with torch.autocast(self.device.type, AUTOCAST.get(self.precision), enabled=self.precision in AUTOCAST):
+                    with self.autocast:
                         losses = self.model(batch)
                     for hook in on_losses:
                         losses = hook(self, batch, losses)
@@ -147,7 +148,7 @@ class Trainer:
             for hook in on_backward:
                 hook(self)
             norm = self._clip()
-            ok = self.guard.judge(self.step, lr, values[0], norm)
+            ok = self.guard.judge(values[0], norm)
             self._update(ok)
             self.metrics.add((*names, "grad_norm"), torch.cat([values, norm[None]]), ok)
             self.step += 1
@@ -238,7 +239,7 @@ class Trainer:
     def _log(self, lr: float) -> None:
         """Read the metrics from the device and hand them to the callbacks."""
         steps, values = self.metrics.steps, self.metrics.read()
-        values.update(self.guard.read(self._samples_of))
+        values.update(self.guard.read(self.step - 1, lr, self._samples_of))
         now = time.perf_counter()
         took = max(now - self._interval_began, 1e-9)
         self.seconds += took
@@ -286,12 +287,14 @@ class Trainer:
         like = self.saver.like() if self.spread.sharded else None
         self._load_weights(stored, like)
         try:
-            self.optimizer.load_state_dict(stored.part("optimizer", like))
+            load_optimizer(self.optimizer, stored.part("optimizer", like))
         except (RuntimeError, ValueError, KeyError) as error:
             raise CheckpointError(f"The checkpoint {path} belongs to another optimizer: {error}") from error
         self.metrics.load_state_dict(stored.part("metrics"), self.device)
         self.guard.load_state_dict(stored.part("guard"))
-        self.scaler.load_state_dict(stored.part("scaler")) if self.scaler.is_enabled() else None
+        scale = stored.part("scaler")
+        if self.scaler.is_enabled() and scale:  # none was written where fp16 could not be had
+            self.scaler.load_state_dict(scale)
         progress = stored.part("progress")
         self.step, self.seconds, self.last = progress["step"], progress["seconds"], progress["last"]
         self.best_step, self.restarts = progress["best_step"], progress["restarts"] + 1
@@ -318,7 +321,10 @@ class Trainer:
             raise CheckpointError(f"The checkpoint {stored.path} belongs to another model: {error}") from error
         written = stored.part("callbacks", like)
         for name, callback in self._named_callbacks().items():
-            callback.load_state_dict(written.get(name, {}))
+            try:
+                callback.load_state_dict(written.get(name, {}))
+            except (RuntimeError, KeyError) as error:
+                raise CheckpointError(f"The checkpoint {stored.path} holds no fitting state of the callback {name}: {error}") from error
 
     def _load_own(self, generators: dict[str, Any]) -> None:
         torch.set_rng_state(generators["torch"])

@@ -39,6 +39,7 @@ def create(name: str, **changes: Any) -> "Model":
 
 def from_pretrained(
     name: str | Path,
+    revision: str | None = None,
     *,
     task: str | None = None,
     num_outputs: int | None = None,
@@ -52,13 +53,14 @@ def from_pretrained(
     """A model with its weights and its preprocessing, in evaluation mode.
 
     `name` is the registered name of bundled weights ("vision/mae-tiny-digits"); a folder of this project (a run folder stands for
-    its export); a folder or safetensors file with a ViT-MAE in the layout of transformers, timm or the official code. `print(model.load_report)`
+    its export); the id of a model on the Hub ("org/name" or "org/name@revision"); a folder or safetensors file with a ViT-MAE in the layout of transformers, timm or the official code. `print(model.load_report)`
     says where every tensor came from, `model.load_report.table()` says it one by one.
 
     Nothing is loaded in part: file and model must agree in every tensor, but for what is asked for here.
 
     Args:
         name: What to load.
+        revision: Branch, tag or commit of a model of the Hub.
         task: What the model shall do, as in "classification". Default: what it was stored for.
         num_outputs: Outputs of a new head for the task. Default: the head of the checkpoint.
         input_size: Another size of the input; position tables are interpolated.
@@ -73,7 +75,7 @@ def from_pretrained(
     from modalities.common import pretrained
 
     return pretrained.load(
-        name, task=task, num_outputs=num_outputs, input_size=input_size, in_chans=in_chans,
+        name, revision, task=task, num_outputs=num_outputs, input_size=input_size, in_chans=in_chans,
         dtype=dtype, device=device, allow_nonfinite=allow_nonfinite, **changes,
     )  # fmt: skip
 

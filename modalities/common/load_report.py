@@ -44,6 +44,8 @@ class LoadReport:
     """Repository on the Hub, if it came from one."""
     revision: str | None = None
     """The commit of that repository."""
+    date: str | None = None
+    """When that commit was made (ISO 8601), as far as it is known."""
     loaded: str = ""
     """When it was loaded: ISO date and time in UTC."""
     sha256: dict[str, str] | None = None
@@ -74,7 +76,7 @@ class LoadReport:
         return 0, ", ".join(said)
 
     def __str__(self) -> str:
-        where = self.source if not self.revision else f"{self.source} at revision {self.revision}"
+        where = self.source if not self.revision else f"{self.source} at revision {self.revision}{' of ' + self.date if self.date else ''}"
         lines = [f"{where} ({self.layout} layout{', loaded ' + self.loaded if self.loaded else ''}): {self.words()}"]
         lines += [f"  {row.name}: {row.note}" for row in self.rows if row.kind == "resized"]
         lines += [f"  {why}: {compact(names) if len(names) <= 6 else f'{len(names)} tensors'}" for why, names in self._reasons().items()]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from modalities import registry
+from modalities.common import hub
 from modalities.common.loading import DTYPES, Placement, Search, Weights, load_model, skeleton
 from modalities.common.model import Model
 from modalities.common.preprocess import Preprocess
@@ -52,6 +53,7 @@ def create(name: str, **changes: Any) -> Model:
 
 def load(
     source: Path | str,
+    revision: str | None = None,
     *,
     system: str | None = None,
     task: str | None = None,
@@ -67,7 +69,7 @@ def load(
     given = {"input_size": input_size, "in_chans": in_chans}
     changes |= {name: value for name, value in given.items() if value is not None}
     wish = Wish(task, num_outputs, changes, placement(dtype, device, allow_nonfinite))
-    stored = Stored.open(locate(source))
+    stored = Stored.open(locate(source, revision))
     if not stored.is_ours:
         described = recognise(stored.weights.meta, stored.config, str(stored.path), stored.preprocessing)
         _require_system(described.system, system, stored.path)
@@ -82,8 +84,11 @@ def load(
         model = assemble(described, stored.weights, str(stored.path), wish, preprocess)
         model.name = config.get("name") if task is None else None
         model.licence = config.get("licence")
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    model.load_report = replace(model.load_report, source=str(source), path=str(stored.path), loaded=now)
+    facts = {"source": str(source), "path": str(stored.path), "loaded": datetime.now(UTC).isoformat(timespec="seconds")}
+    snapshot = hub.origin(stored.folder)
+    if snapshot is not None:
+        facts |= {"repo": snapshot.repo_id, "revision": snapshot.commit, "date": snapshot.date}
+    model.load_report = replace(model.load_report, **facts)
     log.debug("%s", model.load_report)
     return model
 
@@ -153,9 +158,14 @@ def placement(dtype: torch.dtype | str | None, device: torch.device | str | None
     return Placement(None if dtype == "auto" else wanted, dtype == "auto", place, allow_nonfinite)
 
 
-def locate(source: Path | str) -> Path:
-    """The folder or weight file that a name or path stands for."""
+def locate(source: Path | str, revision: str | None = None, weights: bool = True) -> Path:
+    """The folder or weight file that a name, a path or a Hub id stands for. What is on the Hub is downloaded (with `weights` or without); `revision` is for that alone."""
     path = Path(source).expanduser()
+    asked = None if _exists(path) or str(source) in registry.entries() else hub.hub_id(str(source))
+    if asked is not None:
+        return hub.fetch(asked[0], revision or asked[1], weights=weights).folder
+    if revision is not None:
+        raise ConfigError(f"revision={revision!r} is for models of the Hub (namespace/name), and {str(source)!r} is none.")
     if _exists(path) and path.is_dir():
         export = path / "export"
         return export if (path / "recipe.yaml").exists() and export.is_dir() else path
@@ -172,9 +182,7 @@ def locate(source: Path | str) -> Path:
             raise CheckpointError(f"{path} is a file without weights. Give its folder, or the .safetensors file.")
         return path
     hint = did_you_mean(str(source), registry.entries())
-    if not hint and str(source).count("/") == 1:
-        hint = " A model of the Hub has to be downloaded first; then give its folder."
-    raise UnknownNameError(f"{shorten(str(source), 200)} is neither a folder nor a model of the zoo.{hint} `zoo list` shows all names.")
+    raise UnknownNameError(f"{shorten(str(source), 200)} is neither a folder nor a model of the zoo or of the Hub.{hint} `zoo list` shows all names.")
 
 
 def modality_of(source: Path | str) -> str:

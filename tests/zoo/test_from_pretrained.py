@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import HfApi
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -22,6 +23,7 @@ from modalities.vision.models.mae import MAE, MAEConfig
 from modalities.vision.models.vit import ViTClassifier, ViTClassifierConfig
 from tests.modalities.vision.references import randomise
 from trainer.errors import CheckpointError, ConfigError, ModelError, UnknownNameError, ZooError
+from zoo.testing import LocalHub
 
 SMALL = dict(input_size=16, patch_size=4, embed_dim=24, depth=2, num_heads=3)
 
@@ -230,6 +232,19 @@ def test_an_index_must_tell_the_truth(copy):
     shutil.copyfile(folder / other, folder / "model.safetensors")
     with pytest.raises(CheckpointError, match="holds both model.safetensors and"):
         zoo.from_pretrained(folder)
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of huggingface_hub towards its HTTP library
+def test_a_model_of_the_hub_keeps_where_it_came_from(folders, tmp_path):
+    with LocalHub(tmp_path / "hub") as hub, hub.in_this_process(tmp_path / "home"):
+        api = HfApi()
+        api.create_repo("me/mae")
+        commit = api.upload_folder(repo_id="me/mae", folder_path=folders / "mae").oid
+        model = zoo.from_pretrained("me/mae", task="classification", num_outputs=4, input_size=24, dtype="bfloat16")
+        report = model.load_report
+        assert (report.source, report.repo, report.revision) == ("me/mae", "me/mae", commit) and report.date.startswith("20")
+        assert str(report).startswith(f"me/mae at revision {commit} of {report.date} (modality-zoo layout, loaded 20")
+        assert same(zoo.from_pretrained("me/mae", revision=commit), zoo.from_pretrained(folders / "mae"))
 
 
 def test_names_that_are_no_path():
