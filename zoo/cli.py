@@ -193,6 +193,15 @@ def hub_verb(arguments: list[str]) -> None:
     tyro.cli(serve, args=rest, prog="zoo hub serve", use_underscores=True)
 
 
+def convert_verb(arguments: list[str]) -> None:
+    """Convert the weights of an official release: `zoo convert FILE --from official --to FOLDER`."""
+    import tyro
+
+    from zoo.converting import convert
+
+    tyro.cli(convert, args=arguments, prog="zoo convert", use_underscores=True)
+
+
 VERBS: dict[str, Callable[[list[str]], None]] = {
     "list": list_verb,
     "show": show_verb,
@@ -205,6 +214,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "publish": publish_verb,
     "report": report_verb,
     "hub": hub_verb,
+    "convert": convert_verb,
 }
 
 

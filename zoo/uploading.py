@@ -7,7 +7,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, Mo
 
 from modalities.common.hub import patience
 from modalities.common.hub_errors import Unreachable, hub_errors
-from modalities.common.model import INDEX
+from modalities.common.stored import INDEX
 from trainer.errors import CheckpointError, ConfigError, UnknownNameError
 
 REPLACED = re.compile(rf"config\.json|preprocessor_config\.json|model(-\d+-of-\d+)?\.safetensors|{re.escape(INDEX)}")

@@ -22,7 +22,7 @@ from huggingface_hub.utils import HFValidationError, WeakFileLock, validate_repo
 
 from modalities import registry
 from modalities.common.hub_errors import Unreachable, hub_errors
-from modalities.common.model import INDEX, WEIGHTS
+from modalities.common.stored import INDEX, WEIGHTS
 from trainer.errors import CheckpointError, ConfigError, did_you_mean
 from trainer.files import read_json, sha256_of, write_json, write_text
 

@@ -18,7 +18,8 @@ from accelerate.utils import set_seed
 
 from modalities.common import pretrained
 from modalities.common.evaluation import ReportedEvaluator, in_words, results
-from modalities.common.model import Model, check_tensors
+from modalities.common.loading import match, own_name
+from modalities.common.model import Model
 from trainer.callback import overriding
 from trainer.config import leaves
 from trainer.data import Source
@@ -140,7 +141,7 @@ def _warm_start(recipe: ModelRecipe, objective: Objective) -> Path | None:
     else:
         model = pretrained.load(recipe.init_from)
         state, target, where = model.state_dict(), objective.export(), recipe.init_from
-    check_tensors(target.state_dict(), state, f"init_from: {where} does not fit the model of this recipe.")
+    match(target, state, own_name, f"init_from: {where} does not fit the model of this recipe.")
     target.load_state_dict(state)
     log.info("Beginning with the weights of %s%s", where, " and its optimizer's moments" if recipe.init_optimizer else "")
     return checkpoint
