@@ -1,12 +1,16 @@
-"""A small objective for tests of the trainer, and a program that trains it: `python -m tests.trainer.toy FOLDER JSON`.
+"""Small objectives for tests of the trainer, and a program that trains them: `python -m tests.trainer.toy FOLDER JSON`.
 
-JSON holds fields of TrainConfig by their dotted names, and `kill: [rank, step]` to die there (once).
+JSON holds runs by their names, each in its folder below FOLDER: fields of TrainConfig by their dotted names, and
+`counted` for CountedFit, `dropout`, `resume`, `kill: [rank, step]` to die there (once), `fail: [rank, step]` to raise an error
+there (once), `seconds` that each step takes at least.
 """
 
 import json
 import os
 import signal
 import sys
+import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,6 +18,8 @@ from torch import nn
 
 from trainer.callback import Callback
 from trainer.config import replace
+from trainer.errors import Interrupted
+from trainer.evaluation import Evaluate
 from trainer.logs import MetricsFile, read_lines
 from trainer.objective import Losses, Objective
 from trainer.optim import OptimConfig
@@ -75,23 +81,40 @@ class CountedFit(Objective):
         return self.outlet
 
 
-class Killer(Callback):
-    """kill -9 for one rank after a step."""
+class Size:
+    """An evaluator: the sum of all weights' magnitudes."""
 
-    def __init__(self, rank, step):
-        self.rank, self.step = rank, step
+    name, higher_is_better = "size", {"size": False}
+
+    def __call__(self, objective):
+        return {"size": sum(float(p.abs().sum()) for p in objective.parameters())}
+
+
+class Trouble(Callback):
+    """What happens to one rank after a step; a death or an error only the first time."""
+
+    def __init__(self, folder, kill=(), fail=(), seconds=0.0):
+        self.marker, self.kill, self.fail, self.seconds = folder / "trouble", tuple(kill), tuple(fail), seconds
 
     def after_step(self, trainer):
-        if trainer.processes.rank == self.rank and trainer.step == self.step and not restarted():
+        time.sleep(self.seconds)
+        here = trainer.processes.rank, trainer.step
+        if here in (self.kill, self.fail) and not self.marker.exists():
+            self.marker.touch()
+            if here == self.fail:
+                raise ValueError("only here")
             os.kill(os.getpid(), signal.SIGKILL)
 
 
 def fit(folder, *callbacks, resume=False, config=CONFIG, objective=None):
+    """Train `objective`, or what it makes when it is called, below `folder`."""
     torch.manual_seed(0)
+    if objective is not None and not isinstance(objective, Objective):
+        objective = objective()
     folder.mkdir(exist_ok=True)
     processes = Processes()
-    files = [MetricsFile()] if processes.main else []
-    trainer = Trainer(objective or Fit(), Line(), config, folder, [*files, *callbacks], processes)
+    evaluate = [Evaluate([Size()], config.evaluate)] if config.evaluate.every else []
+    trainer = Trainer(objective or Fit(), Line(), config, folder, [MetricsFile(), *evaluate, *callbacks], processes)
     trainer.fit(resume=resume)
     return trainer
 
@@ -108,16 +131,22 @@ def same(a, b):
     return a.keys() == b.keys() and all(a[k].equal(b[k]) for k in a)
 
 
-def main(folder, options):
+def main(folder, runs):
     torch.set_num_threads(1)
-    killed = [Killer(*options.pop("kill"))] if "kill" in options else []
-    resume = options.pop("resume", False) or restarted()
-    torch.manual_seed(0)
-    objective = CountedFit() if options.pop("counted", False) else Fit(dropout=0.0)
-    trainer = fit(folder, *killed, resume=resume, config=replace(CONFIG, options), objective=objective)
-    whole = trainer.plain()
-    if trainer.processes.main:
-        write_safetensors(whole.state_dict(), folder / "weights.safetensors")
+    for name, options in runs.items():
+        place = folder / name
+        place.mkdir(exist_ok=True)
+        trouble = Trouble(place, **{key: options.pop(key) for key in ("kill", "fail", "seconds") if key in options})
+        resume = options.pop("resume", False) or restarted()
+        objective = CountedFit if options.pop("counted", False) else partial(Fit, options.pop("dropout", 0.0))
+        try:
+            trainer = fit(place, trouble, resume=resume, config=replace(CONFIG, options), objective=objective)
+        except Interrupted as error:
+            (place / f"stopped-{os.environ['RANK']}").write_text(str(error))
+            sys.exit(error.code)
+        whole = trainer.plain()
+        if trainer.processes.main:
+            write_safetensors(whole.state_dict(), place / "weights.safetensors")
 
 
 if __name__ == "__main__":
