@@ -45,8 +45,8 @@ log = logging.getLogger("zoo")
 WATCHING = ("train.profile", "train.trackers")
 """Fields that change what is seen of a run, not what it computes: a resumed run may have others."""
 
-CardWriter = Callable[[Model, dict[str, Any], Path], tuple[str, dict[str, Path]]]
-"""(model, record, run folder) -> the text of the card and the files that it shows (name -> path)."""
+CardWriter = Callable[[Model, dict[str, Any], Path], tuple[str, dict[str, Path | str]]]
+"""(model, record, run folder) -> the text of the card and the files that lie beside it (name -> path, or text)."""
 
 Draw = Callable[[Objective, Path, str], None]
 """(objective, path, title): draw what the objective does now."""
