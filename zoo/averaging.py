@@ -14,6 +14,7 @@ from torch.optim.swa_utils import update_bn
 from modalities import registry
 from modalities.common import pretrained
 from modalities.common.evaluation import Judge, percent
+from modalities.common.licences import combined
 from modalities.common.model import Model
 from modalities.common.run import command
 from trainer.averaging import State, greedy_soup, uniform_soup
@@ -135,6 +136,7 @@ def _models(names: Sequence[str]) -> tuple[Model, list[str], Sequence[State]]:
         if differing:
             raise ConfigError(f"Only models of one config can be averaged. {name} differs from {names[0]}:\n  " + "\n  ".join(differing))
         first.name = first.name if first.name == other.name else None
+        first.licence = combined([first.licence, other.licence])
     return first, list(names), _Lazy(names, lambda name: pretrained.load(name).state_dict())
 
 

@@ -9,7 +9,7 @@ from modalities.common import hub, pretrained
 from modalities.common.model import Model
 from modalities.common.stored import CONFIG
 from trainer.config import dump_yaml, leaves, to_dict
-from trainer.errors import CheckpointError
+from trainer.errors import CheckpointError, did_you_mean
 from trainer.files import read_json, write_bytes, write_text
 from zoo.cards import CARD, CURVES, LICENCE, PICTURE, card_of, read_origin, render, usage, write_card
 from zoo.showing import card_path
@@ -28,8 +28,9 @@ def card(source: tyro.conf.Positional[str], /) -> None:
         return
     folder = Path(source).expanduser()
     if not folder.is_dir():
-        on_the_hub = hub.hub_id(source) is not None
-        hint = " The card of a model on the Hub is renewed when it is published again." if on_the_hub else ""
+        hint = did_you_mean(source, registry.entries())
+        if not hint and hub.hub_id(source) is not None:
+            hint = " The card of a model on the Hub is renewed when it is published again."
         raise CheckpointError(f"{source!r} is no folder and no name of the zoo, so it has no card to write.{hint}")
     if (folder / CONFIG).exists():
         place = folder

@@ -38,6 +38,8 @@ FOLDER = "path/to/this/folder"
 """What a card calls the place of its own model."""
 KINDS = ("training", "average", "conversion")
 """How weights can come about."""
+LOADS = re.compile(r'(?<=zoo\.from_pretrained\(")[^"]*(?="\))')
+"""What a card's snippet loads."""
 LIBRARIES = ("modality-zoo", "timm", "transformers", "onnx", "torch-export")
 """What a card may name as the library of its model."""
 
@@ -69,7 +71,7 @@ def card_of(
     licence = licence_of(model, existing, str(standing))
     text = render(model, origin, where, files, licence)
     if existing is not None:
-        text, said = renew(text, existing, str(standing), blocks(), complete=origin is not None)
+        text, said = renew(text, existing, str(standing), blocks(), complete=origin is not None, alike=lambda line: LOADS.sub("", line.strip()))
         for sentence in said:
             log.warning("%s: %s", standing, sentence)
         files = {name: standing.parent / name for name in pictures_in(text) if (standing.parent / name).is_file()} | files
@@ -191,8 +193,10 @@ def metadata(model: Model, name: str, rows: list[dict[str, Any]], licence: str, 
         for r in rows
     ]
     facts = {"parameters": sum(p.numel() for p in model.parameters()), "input": {model.input_key: list(model.input_shape() or ())}}
+    several = " and " in licence  # of weights that were averaged
     return ModelCardData(
-        license=licence,
+        license="other" if several else licence,
+        **({"license_name": licence} if several else {}),
         library_name=LIBRARIES[0],
         pipeline_tag=system.pipeline_tag,
         tags=["modality-zoo", model.system.partition("/")[0], *system.tags],
@@ -217,7 +221,7 @@ def licence_text(licence: str) -> str:
         return f"{LICENCE} for the code and these weights."
     if licence == "unknown":
         return f"{LICENCE} for the code. The licence of the weights is not known: ask their authors before you use them."
-    forbids = ", which forbids commercial use" if "nc" in licence.split("-") else ""
+    forbids = ", which forbids commercial use" if "nc" in re.split(r"\W", licence.lower()) else ""
     return f"{LICENCE} for the code. {licence} for the weights{forbids}."
 
 

@@ -1,7 +1,6 @@
 """Publishing: what a run made, checked as a stranger would use it, then to a folder or in one commit to the Hub."""
 
 import logging
-import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -13,14 +12,11 @@ from modalities.common.model import Model
 from modalities.common.stored import CONFIG, require_place
 from trainer.errors import CheckpointError, ConfigError
 from trainer.files import atomic_folder, read_json, sha256_of
-from zoo.cards import CARD, CURVES, FOLDER, PICTURE, Files, card_of, check_card, pictures_in, read_origin, write_card
+from zoo.cards import CARD, CURVES, FOLDER, LOADS, PICTURE, Files, card_of, check_card, pictures_in, read_origin, write_card
 from zoo.rehearsal import fingerprint, rehearse
 from zoo.uploading import REPLACED, check_repository, fetch_card, upload
 
 log = logging.getLogger("zoo")
-
-LOADS = re.compile(r'(zoo\.from_pretrained\(")[^"]*("\))')
-"""The call in a card's snippet."""
 
 
 def publish(
@@ -104,7 +100,7 @@ def _gather(source: Path, where: str, cards: list[Path]) -> tuple[Model, str, Fi
             pictures = {name: source / name for name in (PICTURE, CURVES) if (source / name).is_file()}
             card, files = card_of(model, origin, where, pictures, [*cards, source / CARD])
         else:
-            card = LOADS.sub(rf"\g<1>{where}\g<2>", (source / CARD).read_text(encoding="utf-8"))
+            card = LOADS.sub(lambda _: where, (source / CARD).read_text(encoding="utf-8"))
             check_card(card, str(source))
             files = {name: source / name for name in pictures_in(card) if (source / name).is_file()}
     elif (source / "record.json").exists():

@@ -11,7 +11,7 @@ Blocks and the keys of GENERATED are the zoo's and are written anew; everything 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import yaml
@@ -24,7 +24,7 @@ MARK = re.compile(r"<!-- (generated|end): ([a-z]+) -->")
 """A mark, alone on its line."""
 BROKEN = re.compile(r"<!--\s*(generated?|end)\b", re.I)
 """What was a mark before somebody touched it."""
-GENERATED = ("license", "library_name", "pipeline_tag", "model-index", "modality_zoo")
+GENERATED = ("license", "license_name", "library_name", "pipeline_tag", "model-index", "modality_zoo")
 """Keys of the head that are written anew, unless KEEP names them. Any other key is written once, where there is none, and a person's from then on."""
 JOINED = "tags"
 """The key whose generated values come first, and whose other values stay."""
@@ -67,12 +67,14 @@ def parse(text: str, where: str) -> Parsed:
     return Parsed(_keys(head, where), _parts(body, first, where))
 
 
-def renew(fresh: str, existing: str, where: str, names: Sequence[str], complete: bool = True) -> tuple[str, list[str]]:
+def renew(
+    fresh: str, existing: str, where: str, names: Sequence[str], complete: bool = True, alike: Callable[[str], str] = str.strip
+) -> tuple[str, list[str]]:
     """The `existing` card with the blocks and keys of the `fresh` one, and sentences that say what changed.
 
     A block that was moved stays where it is now; one that was taken out comes back. A block or generated key that `fresh` does not have
-    goes, or stays as it was when `fresh` is not `complete`. Raises CheckpointError when the marks of `existing` are damaged, when it has
-    none, or when it has other blocks than `names`.
+    goes, or stays as it was when `fresh` is not `complete`. Lines that `alike` makes equal are not told of. Raises CheckpointError when
+    the marks of `existing` are damaged, when it has none, or when it has other blocks than `names`.
     """
     new, old = parse(fresh, "the new card"), parse(existing, where)
     _require_known(old, names, where)
@@ -87,23 +89,33 @@ def renew(fresh: str, existing: str, where: str, names: Sequence[str], complete:
     said = [f"the key {key} was {_short(str(values[key]))}" for key in _head(new, old, where, complete)]
     parts: list[tuple[str | None, str]] = []
     for name, text in old.parts:
-        if name is None or name in new.blocks:
-            parts.append((name, text if name is None else new.blocks[name]))
-            gone = [line for line in text.splitlines() if name and line.strip() and line not in new.blocks[name].splitlines()]
+        if name in new.blocks:
+            gone = _gone(text, new.blocks[name], alike)
             said += [f"the block {name!r} was written anew, {len(gone)} line(s) of it are gone: {_short(gone[0])}"] if gone else []
-        elif complete:
-            said.append(f"the block {name!r} was taken out: nothing of it is known of this model")
-        else:
+            parts.append((name, new.blocks[name]))
+        elif name is None or not complete:
             parts.append((name, text))
-    order = list(new.blocks)
-    for i, name in enumerate(order):
-        if name not in old.blocks:
-            said.append(f"the block {name!r} is new")
-            before = [p for p, (other, _) in enumerate(parts) if other in order[:i]]
-            place = before[-1] + 1 if before else 0
-            parts[place:place] = [(None, "\n"), (name, new.blocks[name])] if before else [(name, new.blocks[name]), (None, "\n")]
+        else:
+            said.append(f"the block {name!r} was taken out: nothing of it is known of this model")
+    missing = [name for name in new.blocks if name not in old.blocks]
+    for name in missing:
+        _insert(parts, name, new)
     old.parts = parts
-    return old.text(), said
+    return old.text(), said + [f"the block {name!r} is new" for name in missing]
+
+
+def _gone(before: str, after: str, alike: Callable[[str], str]) -> list[str]:
+    """Lines of a block that it no longer has."""
+    now = {alike(line) for line in after.splitlines()} | {""}
+    return [line for line in before.splitlines() if alike(line) not in now]
+
+
+def _insert(parts: list[tuple[str | None, str]], name: str, new: Parsed) -> None:
+    """Put a block of the `new` card behind the one that it follows there."""
+    order = list(new.blocks)
+    before = [place for place, (other, _) in enumerate(parts) if other in order[: order.index(name)]]
+    place = before[-1] + 1 if before else 0
+    parts[place:place] = [(None, "\n"), (name, new.blocks[name])] if before else [(name, new.blocks[name]), (None, "\n")]
 
 
 def own_words(text: str, fresh: str, where: str) -> tuple[str, ...]:
