@@ -66,6 +66,8 @@ class ModelEntry:
     """Config fields that differ from the defaults of the system's config class."""
     weights: str | None = None
     """Folder of bundled weights, relative to the modality's package. None: architecture only."""
+    official: tuple[str, ...] = ()
+    """Where weights of the official release are and how they are loaded or converted, in sentences (Markdown)."""
 
     @property
     def modality(self) -> str:

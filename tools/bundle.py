@@ -11,16 +11,12 @@ import tyro
 
 from modalities import registry
 from modalities.common.commandline import guarded
+from tools.make_cards import copied, require_copy
 from trainer.errors import CheckpointError
 from trainer.files import read_json, write_text
+from zoo.cards import CARD
 from zoo.publishing import publish_as
-
-CARDS = Path(__file__).parents[1] / "model_cards"
-
-
-def card_path(name: str) -> Path:
-    """Where the card of a published model lies: vision/mae-tiny-digits -> model_cards/vision--mae-tiny-digits.md."""
-    return CARDS / f"{name.replace('/', '--')}.md"
+from zoo.showing import card_path
 
 
 def bundle(run: tyro.conf.Positional[Path], /) -> None:
@@ -33,9 +29,9 @@ def bundle(run: tyro.conf.Positional[Path], /) -> None:
     folder = registry.find(name).folder
     if folder is None:
         raise CheckpointError(f"{name} is registered without weights. Give its ModelEntry a `weights` folder first.")
+    require_copy(name, folder)
     publish_as(run, folder, name)
-    text = (folder / "README.md").read_text(encoding="utf-8")
-    write_text(card_path(name), text.replace("](picture.png)", f"](../{folder.relative_to(CARDS.parent)}/picture.png)"))
+    write_text(card_path(name), copied((folder / CARD).read_text(encoding="utf-8"), folder))
     logging.getLogger("zoo").info("Card: %s", card_path(name))
 
 

@@ -1,14 +1,12 @@
 """`zoo average`: one model from the weights of several, or of the last checkpoints of a run."""
 
 import logging
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import tyro
-from jinja2 import Environment, StrictUndefined
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
@@ -16,68 +14,19 @@ from torch.optim.swa_utils import update_bn
 from modalities import registry
 from modalities.common import pretrained
 from modalities.common.evaluation import Judge, percent
+from modalities.common.licences import combined
 from modalities.common.model import Model
 from modalities.common.run import command
 from trainer.averaging import State, greedy_soup, uniform_soup
 from trainer.checkpoint import list_checkpoints, verify
 from trainer.data import batches, seeded, to_device
 from trainer.errors import CheckpointError, ConfigError
-from trainer.files import write_json
 from trainer.recipe import difference
 from trainer.versions import versions
 from trainer.warm_start import objective_state
-from zoo.cards import FOLDER, LICENCE, check_card, describe_input, metadata, snippet
+from zoo.cards import CARD, card_of
 
 log = logging.getLogger("zoo")
-
-RECORD = "average.json"
-"""Name of the file beside the weights that says what was averaged."""
-
-CARD = """---
-{{ card_data }}
----
-
-# {{ name }}, averaged weights
-
-{{ what }}
-
-{{ method }}. System: `{{ system }}`, {{ "{:,}".format(parameters) }} parameters. Input: {{ input }}.
-
-| weights of | share |{{ " score, % |" if measured }}
-|---|---|{{ "---|" if measured }}
-{% for m in models %}| `{{ m.model }}` | {{ "%.4g" % m.weight }} |{{ " %.2f |" % m.score if measured }}
-{% endfor %}
-{% if measured -%}
-The average scores {{ "%.2f" % measured.value }} %: {{ measured.metric }}{{ " of " + measured.detail if measured.detail }} on {{ measured.samples }} held-out samples of {{ measured.data }}.
-{%- if greedy %} The same samples chose the ingredients, so this is no estimate for new data.{% endif %}
-{% else -%}
-Nothing was measured. `zoo evaluate` measures a model on labelled data.
-{% endif %}{% if recomputed %}
-The statistics of the batch normalisation were computed anew on the training part of {{ measured.data }}.
-{% endif %}
-Made by `{{ command }}` with {{ versions }}. The same facts for programs: `{{ record }}`.
-
-## How to use it
-
-```python
-{{ snippet }}
-```
-
-## Limits
-
-{{ limits }}
-
-## Licence
-
-{{ licence }} for the code. The licences of the averaged models apply.
-
-## Citation
-
-```bibtex
-{{ citation }}
-```
-"""
-
 
 def average(
     models: tyro.conf.Positional[tuple[str, ...]], /, to: Path, greedy: bool = False, data: str | None = None, last: int | None = None
@@ -138,9 +87,8 @@ def average(
         "command": command(),
         "versions": versions(),
     }
-    with tempfile.TemporaryDirectory() as folder:
-        write_json(Path(folder) / RECORD, record)
-        model.save_pretrained(to, card=_card(model, record), files={RECORD: Path(folder) / RECORD})
+    card, files = card_of(model, {"kind": "average", "record": record}, renews=[to / CARD])
+    model.save_pretrained(to, card=card, files=files)
     print((f"{percent(reached):6.2f} %  " if reached is not None else "") + f"{record['method']}, {len(chosen)} of {len(names)} used: {to}")
     return to
 
@@ -188,6 +136,7 @@ def _models(names: Sequence[str]) -> tuple[Model, list[str], Sequence[State]]:
         if differing:
             raise ConfigError(f"Only models of one config can be averaged. {name} differs from {names[0]}:\n  " + "\n  ".join(differing))
         first.name = first.name if first.name == other.name else None
+        first.licence = combined([first.licence, other.licence])
     return first, list(names), _Lazy(names, lambda name: pretrained.load(name).state_dict())
 
 
@@ -238,32 +187,3 @@ def _require_place(to: Path, models: Sequence[str]) -> None:
         raise ConfigError(f"{to} holds other things than a model. Choose a new folder with --to.")
     if to.exists() and to.resolve() in {pretrained.locate(name).resolve() for name in models if Path(name).exists()}:
         raise ConfigError(f"{to} is one of the models to average. Choose another folder with --to.")
-
-
-def _card(model: Model, record: dict[str, Any]) -> str:
-    """The text of README.md."""
-    system = registry.systems()[model.system]
-    name, greedy = model.name or model.system, record["greedy"]
-    results = [record["measured"]] if record["measured"] and not greedy else []  # what chose the ingredients measures nothing
-    text = Environment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(CARD).render(
-        card_data=metadata(model, {"evaluations": results}).to_yaml(),
-        name=name,
-        what=system.what,
-        method=f"Its weights are a {record['method']} (Wortsman et al. 2022, arXiv 2203.05482)" if greedy else f"Its weights are the {record['method']}",
-        system=model.system,
-        parameters=sum(p.numel() for p in model.parameters()),
-        input=describe_input(model),
-        models=record["models"],
-        measured=record["measured"],
-        greedy=greedy,
-        recomputed=record["statistics_recomputed"],
-        command=record["command"],
-        versions=", ".join(f"{k} {v}" for k, v in record["versions"].items()),
-        record=RECORD,
-        snippet=snippet(model, FOLDER),
-        limits=system.limits,
-        licence=LICENCE,
-        citation=system.citation,
-    )  # fmt: skip
-    check_card(text, name)
-    return text

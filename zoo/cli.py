@@ -57,21 +57,7 @@ def show_verb(arguments: list[str]) -> None:
     """Show what a model is: `zoo show NAME`, a registered name, a folder or a model of the Hub."""
     import tyro
 
-    def show(name: tyro.conf.Positional[str]) -> None:
-        from modalities import registry
-
-        if name not in registry.entries():
-            from zoo.showing import show_folder
-
-            return show_folder(name)
-        entry = registry.find(name)
-        system = registry.systems()[entry.system]
-        print(f"{entry.name}: {entry.summary}\n\n{system.what}\n\nPaper       {system.paper}")
-        print(f"Parameters  {entry.parameters:,} (fixed position tables included)")
-        print(f"Weights     {entry.folder or 'none come with the project; zoo.create gives random ones'}")
-        for field, value in entry.fields.items():
-            print(f"{field:<22}{value}")
-        print(f"\n{system.limits}")
+    from zoo.showing import show
 
     tyro.cli(show, args=arguments, prog="zoo show", use_underscores=True)
 
@@ -181,6 +167,15 @@ def report_verb(arguments: list[str]) -> None:
     tyro.cli(report, args=arguments, prog="zoo report", use_underscores=True)
 
 
+def card_verb(arguments: list[str]) -> None:
+    """Write the card of a model anew, without touching your own words in it: `zoo card RUN_OR_FOLDER`."""
+    import tyro
+
+    from zoo.carding import card
+
+    tyro.cli(card, args=arguments, prog="zoo card", use_underscores=True)
+
+
 def hub_verb(arguments: list[str]) -> None:
     """Run a Hub on this machine, to try publishing without an account: `zoo hub serve [--folder F] [--port N]`."""
     import tyro
@@ -211,6 +206,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "evaluate": evaluate_verb,
     "average": average_verb,
     "predict": predict_verb,
+    "card": card_verb,
     "publish": publish_verb,
     "report": report_verb,
     "hub": hub_verb,

@@ -15,7 +15,6 @@ from typing import Annotated, Any
 
 import torch
 import tyro
-from jinja2 import Environment, StrictUndefined
 from torch import Tensor
 
 from modalities.common import pretrained
@@ -26,7 +25,7 @@ from trainer.errors import CheckpointError, ConfigError, did_you_mean, shorten
 from trainer.files import read_json, sha256_of
 from trainer.tensor_file import PICKLE, what_is_wrong
 from trainer.weights import read_safetensors
-from zoo.cards import check_card, describe_input, entry_of, licence_text, metadata, snippet
+from zoo.cards import CARD, card_of
 
 log = logging.getLogger("zoo")
 
@@ -43,51 +42,6 @@ ALLOWED = {
 """Everything that a pickle may name."""
 LARGEST_PICKLE = 64 * 2**20
 """Bytes of the pickle proper, without the tensors, of which a file may hold so many."""
-
-_CARD = """---
-{{ card_data }}
----
-
-# {{ title }}
-
-{{ what }}
-
-Converted from the file `{{ file }}` (sha256 `{{ sha256 }}`), which is in the {{ layout }} layout, by
-
-```
-{{ command }}
-```
-
-Nothing was trained or measured here; what the weights can do is what their authors say. Every tensor was taken over: {{ words }}.
-
-| | |
-|---|---|
-| system | `{{ system }}` |
-| parameters | {{ "{:,}".format(parameters) }} |
-| input | {{ input }} |
-| paper | {{ paper }} |
-
-## How to use it
-
-```python
-{{ snippet }}
-```
-
-## Limits
-
-{{ limits }}
-
-## Licence
-
-{{ licence }}
-
-## Citation
-
-```bibtex
-{{ citation }}
-```
-"""
-
 
 def convert(
     file: tyro.conf.Positional[Path],
@@ -115,7 +69,8 @@ def convert(
     values = read_json(config) if config else beside(file.parent, CONFIG)
     model = pretrained.from_tensors(state, values, str(file), layout, beside(file.parent, PREPROCESSING))
     model.licence = licence or model.licence or licence_of_card(file.parent)
-    model.save_pretrained(to, card=conversion_card(model, file))
+    card, files = card_of(model, conversion_origin(model, file), renews=[to / CARD])
+    model.save_pretrained(to, card=card, files=files)
     log.info("%s", model.load_report)
     log.info("Converted %s to %s. Licence of the weights: %s. Load it with zoo.from_pretrained(%r).", file, to, model.licence, str(to))
     return to
@@ -195,26 +150,7 @@ def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
     return {name: tensor.detach() for name, tensor in state.items()}
 
 
-def conversion_card(model: Model, file: Path) -> str:
-    """The card of a converted model: what it is, where it came from, its licence. CheckpointError when it is not valid for the Hub."""
-    system = entry_of(model)
-    text = Environment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(_CARD).render(
-        card_data=metadata(model, {}).to_yaml(),
-        title=file.stem,
-        what=system.what,
-        file=file.name,
-        sha256=sha256_of(file),
-        layout=model.load_report.layout,
-        command=command(),
-        words=model.load_report.words(),
-        system=model.system,
-        parameters=sum(p.numel() for p in model.parameters()),
-        input=describe_input(model),
-        paper=system.paper,
-        snippet=snippet(model),
-        limits=system.limits,
-        licence=licence_text(model),
-        citation=system.citation,
-    )  # fmt: skip
-    check_card(text, file.stem)
-    return text
+def conversion_origin(model: Model, file: Path) -> dict[str, Any]:
+    """Where a converted model came from, for its card."""
+    record = {"file": file.name, "sha256": sha256_of(file), "layout": model.load_report.layout, "command": command(), "words": model.load_report.words()}
+    return {"kind": "conversion", "record": record}

@@ -1,27 +1,22 @@
 """Publishing: what a run made, checked as a stranger would use it, then to a folder or in one commit to the Hub."""
 
 import logging
-import re
+import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import tyro
 
 from modalities.common import hub, pretrained
 from modalities.common.model import Model
+from modalities.common.stored import CONFIG, require_place
 from trainer.errors import CheckpointError, ConfigError
-from trainer.files import read_json, sha256_of
-from zoo.cards import FOLDER, check_card, write_card
+from trainer.files import atomic_folder, read_json, sha256_of
+from zoo.cards import CARD, CURVES, FOLDER, LOADS, PICTURE, Files, card_of, check_card, pictures_in, read_origin, write_card
 from zoo.rehearsal import fingerprint, rehearse
-from zoo.uploading import check_repository, upload
+from zoo.uploading import REPLACED, check_repository, fetch_card, upload
 
 log = logging.getLogger("zoo")
-
-LOADS = re.compile(r'(zoo\.from_pretrained\(")[^"]*("\))')
-"""The call in a card's snippet."""
-PICTURE_LINK = re.compile(r"!\[[^\]]*\]\(([\w.-]+)\)")
-"""A picture of a card that lies beside it."""
 
 
 def publish(
@@ -49,7 +44,10 @@ def publish(
     existing = check_repository(repo, private) if repo is not None and not dry_run else None
     with tempfile.TemporaryDirectory(prefix="zoo-publish-") as scratch:
         place = Path(scratch) / "model"
-        model, parts, result = _prepare(source, place, repo or FOLDER)
+        cards = [to / CARD] if to is not None else []
+        if existing is not None:
+            cards += fetch_card(existing, Path(scratch) / "card")
+        model, result = _prepare(source, place, repo or FOLDER, cards)
         size = sum(p.stat().st_size for p in place.iterdir()) / 1e6
         if dry_run:
             for path in sorted(place.iterdir()):
@@ -58,7 +56,7 @@ def publish(
             print(f"{model.name} is ready: {size:.1f} MB for {' and '.join(targets)}. Nothing was sent or written.")
             return None
         if to is not None:
-            _write(model, parts, place, to)
+            _write(place, to)
             log.info("Published %s to %s (%.1f MB). Load it with zoo.from_pretrained(%r).", model.name, to, size, str(to))
         if repo is None:
             return None
@@ -72,40 +70,49 @@ def publish_as(run: Path, to: Path, where: str) -> None:
     """Publish a run to a folder whose card loads it by the name under which it is registered."""
     with tempfile.TemporaryDirectory(prefix="zoo-publish-") as scratch:
         place = Path(scratch) / "model"
-        model, parts, _ = _prepare(run, place, where)
-        _write(model, parts, place, to)
+        _prepare(run, place, where, [to / CARD])
+        _write(place, to)
 
 
-def _prepare(source: Path, place: Path, where: str) -> tuple[Model, dict[str, Any], str]:
-    """Write what is to be published to `place` and rehearse its use: (model, its card and pictures, fingerprint of an output)."""
-    model, parts = _gather(source, where)
-    model.save_pretrained(place, **parts)
-    return model, parts, rehearse(model, place, parts["card"])
+def _prepare(source: Path, place: Path, where: str, cards: list[Path]) -> tuple[Model, str]:
+    """Write what is to be published to `place` and rehearse its use: (model, fingerprint of an output). `cards` are those that are replaced."""
+    model, card, files = _gather(source, where, cards)
+    model.save_pretrained(place, card=card, files=files)
+    return model, rehearse(model, place, card)
 
 
-def _write(model: Model, parts: dict[str, Any], place: Path, to: Path) -> None:
-    """Write the same to the folder that was asked for, and read it back."""
-    model.save_pretrained(to, **parts)
+def _write(place: Path, to: Path) -> None:
+    """Put the same files into the folder that was asked for, beside other files of its owner, and read them back."""
+    require_place(to)
+    with atomic_folder(to, replace=True) as folder:
+        shutil.copytree(place, folder, dirs_exist_ok=True)
+        for path in to.iterdir() if to.is_dir() else ():
+            if not (folder / path.name).exists() and not REPLACED.fullmatch(path.name):
+                (shutil.copytree if path.is_dir() else shutil.copy2)(path, folder / path.name)
     _compare(place, to, f"What was written to {to}")
 
 
-def _gather(source: Path, where: str) -> tuple[Model, dict[str, Any]]:
-    """The model to publish, and its card and pictures as `Model.save_pretrained` takes them. `where` is what the card's snippet loads."""
-    if (source / "record.json").exists():
+def _gather(source: Path, where: str, cards: list[Path]) -> tuple[Model, str, Files]:
+    """The model to publish, its card, and the files beside it. `where` is what the card's snippet loads."""
+    if (source / CONFIG).exists() and (source / CARD).exists():
+        model, origin = pretrained.load(source), read_origin(source)
+        if origin is not None:
+            pictures = {name: source / name for name in (PICTURE, CURVES) if (source / name).is_file()}
+            card, files = card_of(model, origin, where, pictures, [*cards, source / CARD])
+        else:
+            card = LOADS.sub(lambda _: where, (source / CARD).read_text(encoding="utf-8"))
+            check_card(card, str(source))
+            files = {name: source / name for name in pictures_in(card) if (source / name).is_file()}
+    elif (source / "record.json").exists():
         model = pretrained.load(source / "export")
-        card, files = write_card(model, read_json(source / "record.json"), source, where)
-    elif (source / "README.md").exists() and (source / "config.json").exists():
-        model = pretrained.load(source)
-        card = LOADS.sub(rf"\g<1>{where}\g<2>", (source / "README.md").read_text(encoding="utf-8"))
-        check_card(card, str(source))
-        files = {name: source / name for name in hub.wanted(PICTURE_LINK.findall(card)) if (source / name).is_file()}
+        card, files = write_card(model, read_json(source / "record.json"), source, where, cards)
     elif (source / "recipe.yaml").exists():
         raise CheckpointError(f"{source} has no record.json. The run is not finished: start it again with --resume.")
     else:
         raise CheckpointError(f"{source} has no record.json. Expected the folder of a run (zoo pretrain, zoo finetune), or of a model with config.json and README.md.")
     if model.preprocess is None:
         raise CheckpointError(f"The model in {source} has no preprocessing, so nobody could use it on files. Save it with model.preprocess set.")
-    return model, {"card": card, "files": files}
+    return model, card, files
 
 
 def _compare(ours: Path, theirs: Path, what: str) -> None:

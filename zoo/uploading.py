@@ -3,14 +3,14 @@
 import re
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo, constants, get_token
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo, constants, get_token, hf_hub_download
 
 from modalities.common.hub import patience
 from modalities.common.hub_errors import Unreachable, hub_errors
-from modalities.common.stored import INDEX
+from modalities.common.stored import INDEX, ORIGIN
 from trainer.errors import CheckpointError, ConfigError, UnknownNameError
 
-REPLACED = re.compile(rf"config\.json|preprocessor_config\.json|model(-\d+-of-\d+)?\.safetensors|{re.escape(INDEX)}")
+REPLACED = re.compile(rf"config\.json|preprocessor_config\.json|{re.escape(ORIGIN)}|model(-\d+-of-\d+)?\.safetensors|{re.escape(INDEX)}")
 """Files of an earlier publication that go when the new one has none of that name: loading would mix the two."""
 
 
@@ -30,6 +30,14 @@ def check_repository(repo: str, private: bool) -> ModelInfo | None:
     if private and not existing.private:
         raise ConfigError(f"{repo} exists and can be seen by all. Make it private at {constants.ENDPOINT}/{repo}/settings, or leave --private out.")
     return existing
+
+
+def fetch_card(existing: ModelInfo, folder: Path) -> list[Path]:
+    """The card that a repository has now, downloaded into `folder`: one path, or none when it has no card."""
+    if "README.md" not in {s.rfilename for s in existing.siblings or []}:
+        return []
+    with hub_errors(existing.id, existing.sha, patience()):
+        return [Path(hf_hub_download(existing.id, "README.md", revision=existing.sha, local_dir=folder))]
 
 
 def upload(folder: Path, repo: str, private: bool, existing: ModelInfo | None) -> str:

@@ -22,13 +22,13 @@ from huggingface_hub.utils import HFValidationError, WeakFileLock, validate_repo
 
 from modalities import registry
 from modalities.common.hub_errors import Unreachable, hub_errors
-from modalities.common.stored import INDEX, WEIGHTS
+from modalities.common.stored import INDEX, ORIGIN, WEIGHTS
 from trainer.errors import CheckpointError, ConfigError, did_you_mean
 from trainer.files import read_json, sha256_of, write_json, write_text
 
 log = logging.getLogger("zoo")
 
-SMALL = ("config.json", "preprocessor_config.json", "README.md", INDEX)
+SMALL = ("config.json", "preprocessor_config.json", ORIGIN, "README.md", INDEX)
 """Files beside the weights that are downloaded."""
 PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp")
 """Endings of pictures that are downloaded with a card."""

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,9 +13,9 @@ from torch import Tensor, nn
 from modalities.common.load_report import LoadReport
 from modalities.common.loading import Change, Placement, load_model, skeleton
 from modalities.common.preprocess import Preprocess
-from modalities.common.stored import CONFIG, FORMAT_VERSION, InMemory
+from modalities.common.stored import CONFIG, FORMAT_VERSION, InMemory, require_place
 from trainer.config import to_dict
-from trainer.errors import CheckpointError, ModelError
+from trainer.errors import ModelError
 from trainer.files import atomic_folder, write_json, write_text
 from trainer.objective import Batch
 from trainer.weights import require_finite, sort_metadata, write_errors
@@ -74,18 +75,17 @@ class Model(nn.Module, PyTorchModelHubMixin, library_name="modality-zoo"):
         return next(self.parameters()).device
 
     def save_pretrained(
-        self, save_directory: Path | str, *, card: str | None = None, files: dict[str, Path] | None = None, max_shard_size: str = "5GB", **mixin: Any
+        self, save_directory: Path | str, *, card: str | None = None, files: Mapping[str, Path | str] | None = None, max_shard_size: str = "5GB", **mixin: Any
     ) -> str | None:
         """Write weights, config, preprocessing and card into a folder, all or nothing.
 
         An existing model folder is replaced in one rename. `card` is the text of README.md; without it the
-        mixin's short card is written. `files` are copied beside them (name -> path). Larger weights are cut into shards of
+        mixin's short card is written. `files` lie beside them (name -> path to copy, or text). Larger weights are cut into shards of
         `max_shard_size`. `mixin` takes the arguments of `PyTorchModelHubMixin.save_pretrained` (`repo_id`, `push_to_hub`, ...).
         Raises CheckpointError when the folder cannot be written or the weights hold NaN.
         """
         target = Path(save_directory)
-        if target.is_dir() and any(target.iterdir()) and not (target / CONFIG).exists():
-            raise CheckpointError(f"{target} holds other files and no model. Choose an empty or new folder.")
+        require_place(target)
         require_finite(self.state_dict(), type(self).__name__)
         with atomic_folder(target, replace=True) as folder:
             config = {"model": self.system, "name": self.name, "format_version": FORMAT_VERSION, "config": to_dict(self.config)}
@@ -99,8 +99,11 @@ class Model(nn.Module, PyTorchModelHubMixin, library_name="modality-zoo"):
             for path in folder.glob("*.safetensors"):
                 sort_metadata(path)
             write_json(folder / CONFIG, config)
-            for name, path in (files or {}).items():
-                shutil.copyfile(path, folder / name)
+            for name, content in (files or {}).items():
+                if isinstance(content, Path):
+                    shutil.copyfile(content, folder / name)
+                else:
+                    write_text(folder / name, content)
             model_card_kwargs = mixin.pop("model_card_kwargs", None) or {}
             write_text(folder / "README.md", card if card is not None else str(self.generate_model_card(**model_card_kwargs)))
         if mixin.pop("push_to_hub", False):

@@ -18,6 +18,7 @@ from accelerate.utils import set_seed
 
 from modalities.common import pretrained
 from modalities.common.evaluation import ReportedEvaluator, in_words, results
+from modalities.common.licences import licence_of_start
 from modalities.common.loading import match, own_name
 from modalities.common.model import Model
 from trainer.callback import overriding
@@ -45,8 +46,8 @@ log = logging.getLogger("zoo")
 WATCHING = ("train.profile", "train.trackers")
 """Fields that change what is seen of a run, not what it computes: a resumed run may have others."""
 
-CardWriter = Callable[[Model, dict[str, Any], Path], tuple[str, dict[str, Path]]]
-"""(model, record, run folder) -> the text of the card and the files that it shows (name -> path)."""
+CardWriter = Callable[[Model, dict[str, Any], Path], tuple[str, dict[str, Path | str]]]
+"""(model, record, run folder) -> the text of the card and the files that lie beside it (name -> path, or text)."""
 
 Draw = Callable[[Objective, Path, str], None]
 """(objective, path, title): draw what the objective does now."""
@@ -88,6 +89,8 @@ def run(
     set_seed(recipe.train.seed)
     source, objective = recipe.build()
     checkpoint = _warm_start(recipe, objective) if recipe.init_from and not resume else None
+    if recipe.init_from:
+        objective.export().licence = licence_of_start(recipe.init_from)
     evaluators = recipe.evaluators(source, objective)
     boards = [TensorBoard()]
     if recipe.train.trackers:

@@ -20,6 +20,8 @@ from trainer.tensor_file import TensorFile, is_finite
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 CONFIG = "config.json"
+ORIGIN = "origin.json"
+"""How the weights were made, for the card."""
 FORMAT_VERSION = 1
 CARD_LIMIT = 2**20
 """Bytes of a card that are read."""
@@ -181,6 +183,12 @@ def _weights(folder: Path) -> InFiles:
             f"and is in {weights.file_of(name) or 'none'}. Fetch or export the folder again."
         )
     return weights
+
+
+def require_place(target: Path) -> None:
+    """Raise CheckpointError when a model folder written to `target` would replace something else than a model."""
+    if target.is_dir() and any(target.iterdir()) and not (target / CONFIG).exists():
+        raise CheckpointError(f"{target} holds other files and no model. Choose an empty or new folder.")
 
 
 def beside(folder: Path, name: str) -> Any:

@@ -68,7 +68,18 @@ RECIPES = {
 
 
 def _mae(size: str, parameters: int, summary: str, weights: str | None = None, **fields: Any) -> ModelEntry:
-    return ModelEntry(f"vision/mae-{size}", "vision/mae", summary, parameters, fields, weights)
+    return ModelEntry(f"vision/mae-{size}", "vision/mae", summary, parameters, fields, weights, _official(size))
+
+
+def _official(size: str) -> tuple[str, ...]:
+    """Where the authors' weights of a size are, for those that the paper has."""
+    if size not in ("base", "large", "huge"):
+        return ()
+    return (
+        f'With decoder: `zoo.from_pretrained("facebook/vit-mae-{size}")`, from the Hub.',
+        f"The encoder alone: `mae_pretrain_vit_{size}.pth` of github.com/facebookresearch/mae, by "
+        f"`zoo convert mae_pretrain_vit_{size}.pth --from official --to FOLDER`.",
+    )
 
 
 _TINY = dict(

@@ -63,7 +63,7 @@ def states(folders):
 
 
 def read(folder):
-    return json.loads((folder / "average.json").read_text())
+    return json.loads((folder / "origin.json").read_text())["record"]
 
 
 def test_mean_of_models(encoders, tmp_path, capsys):

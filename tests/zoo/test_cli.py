@@ -54,7 +54,7 @@ def test_run_folder(pretrained_run):
     assert names == {
         "recipe.yaml", "metrics.jsonl", "sessions.jsonl", "tensorboard", "pictures", "checkpoints", "record.json", "export", "report.html", "curves.png",
     }  # fmt: skip
-    assert {p.name for p in (pretrained_run / "export").iterdir()} == {"model.safetensors", "config.json", "preprocessor_config.json", "README.md", "picture.png"}
+    assert {p.name for p in (pretrained_run / "export").iterdir()} == {"model.safetensors", "config.json", "preprocessor_config.json", "origin.json", "README.md", "picture.png"}
     assert [line["step"] for line in read_lines(pretrained_run / "metrics.jsonl")] == [2, 4, 6]
     record = json.loads((pretrained_run / "record.json").read_text())
     assert record["steps"] == 6 and record["samples"] == 20 and record["data"]["samples"] == 20
@@ -127,6 +127,14 @@ def test_publish(finetuned_run, pretrained_run, tmp_path, capsys, monkeypatch):
         assert zoo.from_pretrained(to).preprocess == zoo.from_pretrained(run).preprocess
     assert main(["publish", str(tmp_path), "--to", str(tmp_path / "x")]) == 1
     assert "record.json" in capsys.readouterr().err and not (tmp_path / "x").exists()
+
+
+def test_a_run_that_goes_on_keeps_the_words_in_its_card(photos, pretrained_run, tmp_path):
+    run = shutil.copytree(pretrained_run, tmp_path / "run")
+    card = run / "export" / "README.md"
+    card.write_text(card.read_text() + "\nMine.\n")
+    assert main(["pretrain", "vision/mae-tiny", "--data.path", str(photos), "--to", str(run), *QUICK, "--resume"]) == 0
+    assert card.read_text().endswith("<!-- end: citation -->\n\nMine.\n")
 
 
 def test_training_from_scratch_needs_no_weights(photos, tmp_path, capsys):

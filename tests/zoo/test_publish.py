@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -61,7 +62,7 @@ def test_the_whole_way(local_hub, run, tmp_path):
     assert [m.id for m in api.list_models(author="me")] == [REPO]
     assert [c.title for c in api.list_repo_commits(REPO)] == ["Publish with modality-zoo", "initial commit"]
     names = {p.name for p in (tmp_path / "copy").iterdir()}
-    assert names == {"README.md", "config.json", "model.safetensors", "picture.png", "preprocessor_config.json"}
+    assert names == {"README.md", "config.json", "curves.png", "model.safetensors", "origin.json", "picture.png", "preprocessor_config.json"}
     assert set(api.list_repo_files(REPO)) == names | {".gitattributes"}
     code = f"import zoo; from zoo.rehearsal import fingerprint as f; print(f(zoo.from_pretrained({REPO!r})), f(zoo.from_pretrained({REPO!r}, {commit!r})))"
     assert set(elsewhere(code, local_hub, tmp_path / "elsewhere")) == {fingerprint(zoo.from_pretrained(run))}
@@ -112,6 +113,36 @@ def test_publishing_again(local_hub, run, quickly, monkeypatch):
     assert publish(run, repo=REPO) == first == HfApi().model_info(REPO).sha
     files = set(HfApi().list_repo_files(REPO))
     assert "notes.txt" in files and "model.safetensors" in files and not [f for f in files if "-of-" in f or "index" in f]
+
+
+def edit(card, words):
+    card.write_text(card.read_text().replace("<!-- generated: limits -->", f"{words}\n\n<!-- generated: limits -->"))
+
+
+def test_publishing_again_keeps_what_a_person_wrote(local_hub, run, quickly, tmp_path):
+    """On the Hub and in a folder: words, a picture of one's own, other files; the facts around them are new."""
+    to = tmp_path / "copy"
+    publish(run, to=to, repo=REPO)
+    edit(to / "README.md", "My words, ![mine](mine.png).")
+    shutil.copy(to / "picture.png", to / "mine.png")
+    (to / "notes").mkdir()
+    (to / "notes" / "a.txt").write_text("note")
+    publish(run, to=to)
+    assert "My words, ![mine](mine.png)." in (to / "README.md").read_text() and (to / "mine.png").exists() and (to / "notes" / "a.txt").exists()
+    publish(to, repo="me/from-the-folder")
+    assert {"mine.png", "origin.json", "curves.png"} <= set(HfApi().list_repo_files("me/from-the-folder"))
+    edit(to / "README.md", "More words.")
+    HfApi().upload_file(path_or_fileobj=to / "README.md", path_in_repo="README.md", repo_id=REPO)
+    publish(run, repo=REPO)
+    text = hub.fetch(REPO).folder.joinpath("README.md").read_text()
+    assert "More words." in text and "My words" in text and f'zoo.from_pretrained("{REPO}")' in text
+    edit(to / "README.md", "Still more.")
+    with pytest.raises(CheckpointError, match="both hold words of somebody's own"):
+        publish(run, repo=REPO, to=to)
+    (to / "README.md").write_text("Mine alone.")
+    with pytest.raises(CheckpointError, match="no generated blocks"):
+        publish(run, to=to)
+    assert (to / "README.md").read_text() == "Mine alone." and (to / "model.safetensors").exists()
 
 
 def test_a_commit_of_somebody_else_is_not_overwritten(local_hub, run, quickly, tmp_path):
@@ -223,7 +254,7 @@ def test_command_line(local_hub, run, quickly, capsys):
     assert main(["publish", str(run), "--repo", REPO]) == 0
     assert main(["show", REPO]) == 0
     said = capsys.readouterr().out
-    assert "Hub         me/model, commit" in said and "How to use it" in said
+    assert "Hub            me/model, commit" in said and "How to use it" in said
     picture = next((run.parent / "photos").iterdir())
     assert main(["predict", REPO, str(picture), "--to", str(run.parent / "drawn.png")]) == 0
     assert main(["hub", "sreve"]) == 1
