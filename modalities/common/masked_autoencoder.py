@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from modalities.common.masking import Masking, gather_tokens, keep_count, mask_from_noise
 from modalities.common.positions import sincos_table
 from modalities.common.vit import ViTConfig, ViTEncoder, init_linear, transformer
-from trainer.data import draws_on_device
 from trainer.errors import ModelError
 from trainer.objective import Batch
+from trainer.randomness import draws_on_device
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from modalities.vision.objectives.mae import MAEObjectiveConfig
 from modalities.vision.pictures import reconstruction_sheet, spread
 from modalities.vision.preprocess import ImagePreprocess
 from trainer.config import replace
-from trainer.data import seeded
 from trainer.optim import OptimConfig
+from trainer.randomness import seeded
 from trainer.recipe import TrainConfig
 from trainer.schedule import ScheduleConfig
 

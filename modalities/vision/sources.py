@@ -18,9 +18,9 @@ from torch.nn import functional as F
 
 from modalities.vision.images import EXTENSIONS, as_picture, to_tensor
 from modalities.vision.preprocess import ImagePreprocess
-from trainer.data import draws
 from trainer.errors import DataError
 from trainer.objective import Batch
+from trainer.randomness import draws
 
 JUNK = ("__MACOSX",)
 TRAIN_FOLDER = "train"

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.data import Share, StepBatches, batches, draws, draws_on_device, epoch_order, ordered_batches, sample_keys, seeded
+from trainer.data import Share, StepBatches, batches, ordered_batches
 from trainer.errors import DataError
+from trainer.order import Epochs, full_shuffle
+from trainer.randomness import draws, draws_on_device, sample_keys, seeded
 
 
 class Noisy:
@@ -55,8 +57,8 @@ def test_augmentation_differs_between_epochs():
 
 
 def test_ranks_share_the_global_batch():
-    whole = [p for b in StepBatches(10, 4, 0, 0, 3) for p in b]
-    ranks = [list(StepBatches(10, 4, 0, 0, 3, Share(rank, 2))) for rank in (0, 1)]
+    whole = [p for b in StepBatches(Epochs(range(10), 0), 4, 0, 3) for p in b]
+    ranks = [list(StepBatches(Epochs(range(10), 0), 4, 0, 3, Share(rank, 2))) for rank in (0, 1)]
     assert sorted(p for r in ranks for b in r for p in b) == sorted(whole) and all(len(b) == 2 for r in ranks for b in r)
 
 
@@ -94,7 +96,7 @@ def test_fetch_is_used_and_order_is_a_shuffle():
             return {"id": torch.tensor(indices)}
 
     assert [b["id"].tolist() for b in collect(source=Fast())] == [b["id"].tolist() for b in collect()]
-    assert sorted(epoch_order(10, 0, 0)) == list(range(10))
+    assert sorted(full_shuffle(10, 0, 0)) == list(range(10))
     assert [len(b["id"]) for b in ordered_batches(Fast(), 4)] == [4, 4, 2]
     assert torch.cat([b["id"] for b in ordered_batches(Noisy(), 4)]).tolist() == list(range(10))
 
@@ -110,8 +112,8 @@ def test_draws_are_uniform_and_keyed_by_sample():
 
 @pytest.mark.parametrize("world, accumulate", [(1, 4), (2, 1), (2, 3), (3, 2)])
 def test_micro_batches_of_all_ranks_make_up_the_batch_in_order(world, accumulate):
-    whole = list(StepBatches(10, 7, 0, 0, 3))
-    ranks = [list(StepBatches(10, 7, 0, 0, 3, Share(rank, world, accumulate))) for rank in range(world)]
+    whole = list(StepBatches(Epochs(range(10), 0), 7, 0, 3))
+    ranks = [list(StepBatches(Epochs(range(10), 0), 7, 0, 3, Share(rank, world, accumulate))) for rank in range(world)]
     for step in range(3):
         parts = [part for rank in ranks for part in rank[step * accumulate : (step + 1) * accumulate]]
         assert sum(parts, []) == whole[step] and max(map(len, parts)) - min(map(len, parts)) <= 1
@@ -119,7 +121,7 @@ def test_micro_batches_of_all_ranks_make_up_the_batch_in_order(world, accumulate
 
 def test_every_batch_carries_the_keys_of_its_samples():
     batch = collect()[1]
-    pairs = StepBatches(10, 4, 3, 0, 7).pairs(1)
+    pairs = StepBatches(Epochs(range(10), 3), 4, 0, 7).pairs(1)
     assert batch["id"].tolist() == [index for _, index in pairs]
     assert (batch["sample_key"].numpy().view("uint64") == sample_keys(3, pairs)).all()
 
@@ -134,7 +136,7 @@ def test_draws_on_device():
     assert not numpy_close(numbers, draws(keys.numpy().view("uint64"), 50)), "augmentation has another stream"
     # the same hash as in numpy, whatever the sign of the words
     words = ~keys.numpy().view("uint64")
-    from trainer.data import _hash
+    from trainer.randomness import _hash
 
     expected = (_hash(_hash(words)[:, None] + np.arange(1, 51, dtype=np.uint64)) >> np.uint64(40)) * 2.0**-24
     assert numpy_close(numbers, expected)

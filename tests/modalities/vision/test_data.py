@@ -13,8 +13,9 @@ from modalities.vision.data import LabelledImages, UnlabelledImages, built_in, c
 from modalities.vision.preprocess import ImagePreprocess
 from modalities.vision.sources import Augmented, ImageArray, ImageFolder
 from trainer.config import from_dict, to_dict
-from trainer.data import Source, batches, ordered_batches, sample_keys
+from trainer.data import Source, batches, ordered_batches
 from trainer.errors import ConfigError, DataError
+from trainer.randomness import sample_keys
 
 P = ImagePreprocess(size=(8, 8), crop_pct=1.0)
 GREY = ImagePreprocess.default(8, channels=1)
