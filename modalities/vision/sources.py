@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from modalities.vision.images import EXTENSIONS, as_picture, to_tensor
+from modalities.vision.images import as_picture, to_tensor
 from modalities.vision.preprocess import ImagePreprocess
 from trainer.errors import DataError
+from trainer.image_files import EXTENSIONS
 from trainer.objective import Batch
 from trainer.randomness import draws
 
