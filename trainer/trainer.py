@@ -236,6 +236,8 @@ class Trainer:
         """Read the metrics from the device and hand them to the callbacks."""
         steps, values = self.metrics.steps, self.metrics.read()
         values.update(self.guard.read(self._samples_of))
+        if hasattr(self.source, "skipped"):
+            values["skipped"] = self.source.skipped
         now = time.perf_counter()
         took = max(now - self._interval_began, 1e-9)
         self.seconds += took

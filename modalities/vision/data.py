@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,9 +18,12 @@ from modalities.vision.augment import FinetuneAugment, PretrainAugment
 from modalities.vision.images import as_picture, read_image, to_tensor
 from modalities.vision.preprocess import ImagePreprocess
 from modalities.vision.sources import TEST_FOLDERS, TRAIN_FOLDER, Augmented, ImageArray, ImageFolder, ImageSource
+from trainer.corrupt import SkipCorrupt, check_policy, read_quarantine
 from trainer.errors import ConfigError, DataError, did_you_mean
 
 BUILT_IN = ("digits", "digits-cluttered")
+MAX_ERRORS = 100
+"""Unreadable pictures that a run puts up with, unless it says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +34,39 @@ class ImageSet:
     """"digits", "digits-cluttered" (both built in), or a folder. A folder may hold `train` and `val` (or `test`)."""
     scenes: digits.SceneConfig = field(default_factory=digits.SceneConfig)
     """Drawing of "digits-cluttered"; other sets have no scenes."""
+    on_error: Literal["raise", "skip"] = "raise"
+    """When a picture cannot be read: stop, or take the next one that can be read in its place."""
+    max_errors: int = MAX_ERRORS
+    """With `on_error` "skip": how many pictures may be unreadable before the run stops."""
+    exclude: str | None = None
+    """A list of pictures to leave out, as `zoo data check` writes it."""
 
     def __post_init__(self) -> None:
+        check_policy(self.on_error, self.max_errors, MAX_ERRORS)
+        if self.path in BUILT_IN and (self.on_error != "raise" or self.exclude):
+            raise ConfigError(f"data.on_error and data.exclude are for files, and {self.path!r} is built in.")
         if self.path != "digits-cluttered" and self.scenes != digits.SceneConfig():
             raise ConfigError(f"data.scenes changes only the built-in set 'digits-cluttered', and data.path is {self.path!r}.")
 
     def _require_path(self) -> None:
         if not self.path:  # Path("") would be the current folder
             raise ConfigError(f"Say which images to use: --data.path FOLDER, or one of the built-in sets: {', '.join(BUILT_IN)}.")
+
+    def _folder(self, folder: Path, preprocess: ImagePreprocess, **options: Any) -> ImageFolder:
+        """The pictures of a folder without those of `exclude`, whose ids are paths relative to `path`."""
+        source = ImageFolder(folder, preprocess, **options)
+        if self.exclude and Path(self.path) in (folder, *folder.parents):
+            listed, inside = read_quarantine(self.exclude), folder.relative_to(self.path)
+            if listed and not any((Path(self.path) / name).exists() for name in listed):
+                raise DataError(f"{self.exclude} leaves out {min(listed)!r}, and nothing that it names is in {self.path}. Is it the list of other data?")
+            source = source.take([i for i, file in enumerate(source.files) if (inside / file).as_posix() not in listed])
+        if self.on_error == "raise":
+            check_images(source)
+        return source
+
+    def _tolerant(self, source: ImageSource) -> ImageSource:
+        """The source, with the policy of `on_error`."""
+        return source if self.on_error == "raise" else SkipCorrupt(source, self.max_errors)
 
 
 @dataclass(frozen=True)
@@ -61,12 +89,10 @@ class UnlabelledImages(ImageSet):
                 part.classes, part.labels = (), None
         else:
             train, test = _train_and_test(self.path)
-            source = ImageFolder(train, preprocess, labelled=False)
-            check_images(source)
+            source = self._folder(train, preprocess, labelled=False)
             if test is not None:
-                source.held_out = ImageFolder(test, preprocess, labelled=False)
-                check_images(source.held_out)
-        return _augmented(source, self.augment.build(preprocess))
+                source.held_out = self._tolerant(self._folder(test, preprocess, labelled=False))
+        return self._tolerant(_augmented(source, self.augment.build(preprocess)))
 
 
 @dataclass(frozen=True)
@@ -95,18 +121,23 @@ class LabelledImages(ImageSet):
 
     def build(self, preprocess: ImagePreprocess) -> tuple[ImageSource, ImageSource]:
         """(training set, test set); the first augmented and, with `per_class`, cut down. The second is held out from the first."""
-        train, test = self.build_plain(preprocess)
-        train.held_out = test
+        train, test = self._parts(preprocess)
+        train.held_out = test = self._tolerant(test)
         if isinstance(train, ImageArray) and self.augment == replace(FinetuneAugment.none(), shift=self.augment.shift):
             train.shift = self.augment.shift  # the array does it itself, a batch at a time
             return train, test
-        return _augmented(train, self.augment.build(preprocess)), test
+        return self._tolerant(_augmented(train, self.augment.build(preprocess))), test
 
     def build_plain(self, preprocess: ImagePreprocess, classes: Sequence[str] | None = None) -> tuple[ImageSource, ImageSource]:
         """The same two sets without augmentation, as probes and nearest neighbours need them.
 
         `classes` fixes names and numbers of the classes of a folder.
         """
+        train, test = self._parts(preprocess, classes)
+        return self._tolerant(train), self._tolerant(test)
+
+    def _parts(self, preprocess: ImagePreprocess, classes: Sequence[str] | None = None) -> tuple[ImageSource, ImageSource]:
+        """(training set, test set) as they lie there: no augmentation, no policy."""
         self._require_path()
         if self.path in BUILT_IN:
             train: ImageSource = built_in(self.path, "train", preprocess, self.scenes, 1)
@@ -114,13 +145,11 @@ class LabelledImages(ImageSet):
         else:
             train_folder, test_folder = _train_and_test(self.path)
             test_folder = Path(self.test_path) if self.test_path else test_folder
-            train = ImageFolder(train_folder, preprocess, classes=classes)
+            train = self._folder(train_folder, preprocess, classes=classes)
             if test_folder is None:
                 train, test = split(train, self.test_fraction, self.split_seed)
             else:
-                test = ImageFolder(test_folder, preprocess, classes=train.classes)
-                check_images(test)
-            check_images(train)
+                test = self._folder(test_folder, preprocess, classes=train.classes)
         if self.per_class is not None:
             train = labelled_subset(train, self.per_class, self.subset_seed)
         return train, test

@@ -88,7 +88,7 @@ def preprocess_for(data: ImageSet, input_size: tuple[int, int], channels: int) -
     """The preprocessing of a new model: ImageNet's statistics for RGB, those of the data itself for a built-in set."""
     preprocess = ImagePreprocess.default(input_size, channels)
     if data.path in BUILT_IN:
-        mean, std = pixel_statistics(UnlabelledImages(data.path, data.scenes, PretrainAugment.none()).build(preprocess))
+        mean, std = pixel_statistics(UnlabelledImages(data.path, data.scenes, augment=PretrainAugment.none()).build(preprocess))
         preprocess = replace(preprocess, {"mean": mean, "std": std})
     return preprocess
 
