@@ -16,8 +16,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset
 
+from trainer.collate import collated
 from trainer.errors import CheckpointError, DataError, ZooError
 from trainer.objective import Batch
 from trainer.order import Positions, positions_of
@@ -122,11 +123,6 @@ class _Fetcher(Dataset):
             for epoch, index in pairs:
                 reseed(self.seed, epoch, index)
                 yield self.source[index]
-
-
-def collated(source: Source, samples: list[dict[str, Any]]) -> Batch:
-    """Samples as one batch, in the source's own way or else stacked."""
-    return getattr(source, "collate", default_collate)(samples)
 
 
 class Stream:

@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.data import Share, StepBatches, batches, ordered_batches
-from trainer.errors import DataError
+from tests.trainer.toy import CONFIG, Fit, Line, fit
+from trainer.data import Share, StepBatches, Stream, batches, ordered_batches
+from trainer.errors import CheckpointError, DataError
 from trainer.order import Epochs, full_shuffle
 from trainer.randomness import draws, draws_on_device, sample_keys, seeded
+from trainer.trainer import Trainer
+from trainer.waiting import Waiting
 
 
 class Noisy:
@@ -144,3 +147,53 @@ def test_draws_on_device():
 
 def numpy_close(tensor, array):
     return np.allclose(tensor.numpy(), array)
+
+
+class Named(Noisy):
+    def __init__(self, names="abcdefghij"):
+        self.names = names
+
+    def __len__(self):
+        return len(self.names)
+
+    def id(self, index):
+        return self.names[index]
+
+
+def test_a_changed_data_set_is_noticed_with_names():
+    old = Stream(Named(), 4, 3, 7)
+    for step in (0, 2, 7):
+        old.check(old.bookmark(step), step, "step-2")
+        epoch, name = old.bookmark(step)["next"][0]
+        assert epoch == step * 4 // 10
+        with pytest.raises(CheckpointError, match=rf"step-2 was trained on: it had 10 samples, now there are 10; the next sample was to be {name}, now it is {name.upper()}\."):
+            Stream(Named("ABCDEFGHIJ"), 4, 3, 7).check(old.bookmark(step), step, "step-2")
+    with pytest.raises(CheckpointError, match="it had 10 samples, now there are 9"):
+        Stream(Named("abcdefghi"), 4, 3, 7).check(old.bookmark(2), 2, "step-2")
+
+
+def test_the_trainer_refuses_to_go_on_with_other_data(tmp_path):
+    fit(tmp_path / "run")
+    with pytest.raises(CheckpointError, match="it had 50 samples, now there are 49"):
+        Trainer(Fit(), Shorter(), CONFIG, tmp_path / "run").fit(resume=True)
+
+
+class Shorter(Line):
+    def __len__(self):
+        return 49
+
+
+def test_advice_when_training_waits(caplog):
+    def advice(workers, cores, waited):
+        caplog.clear()
+        waiting = Waiting(workers)
+        waiting.cores = cores
+        for _ in range(30):
+            waiting.waited = waited
+            assert waiting.share(2.0) == waited / 2
+        return [r.getMessage() for r in caplog.records]
+
+    with caplog.at_level("WARNING", "zoo"):
+        assert advice(0, 4, 0.1) == []
+        assert advice(0, 4, 1.0) == ["Training waits for data 50 % of the time: raise train.workers from 0 to 3 (the machine has 4 cores)."]
+        assert "train.workers=1" in advice(0, 1, 1.0)[0] and "pack" in advice(3, 4, 0.3)[0]
