@@ -24,6 +24,8 @@ from trainer.tar_index import TarIndex, tar_index
 INDEX = "index.json"
 """File beside the tars that says what they hold."""
 FORMAT_VERSION = 1
+BESIDE = (".json", ".txt", ".md", ".csv", ".tsv")
+"""What may lie beside tars that are shards; beside anything else they are taken for downloads."""
 OPEN = 128
 """Shards that a process keeps open, with where their members lie."""
 LARGEST = 2**30
@@ -82,11 +84,13 @@ def _json(name: str) -> Any:
 
 
 def is_shards(path: str) -> bool:
-    """Whether a path or URL names shards: tars (braces allowed), an index, or a folder that holds one of them."""
-    if path.endswith((".tar", INDEX)):
-        return True
+    """Whether a path or URL names shards: tars (braces allowed), an index, or a folder with tars and an index, or with tars and nothing but text."""
     folder = Path(path).expanduser()
-    return not scheme(path) and folder.is_dir() and ((folder / INDEX).is_file() or any(folder.glob("*.tar")))
+    if scheme(path) or not folder.is_dir():
+        return path.endswith((".tar", INDEX))
+    seen = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    plain = all(entry.is_file() and entry.suffix in (".tar", *BESIDE) for entry in seen)
+    return any(entry.suffix == ".tar" for entry in seen) and (plain or (folder / INDEX).is_file())
 
 
 def find_shards(path: str | Sequence[str]) -> tuple[list[Shard], dict[str, Any]]:

@@ -26,6 +26,18 @@ ROUNDING = 1e-3
 """How far outside 0..1 a float picture may lie (a bicubic resize overshoots by rounding)."""
 
 
+class Encoded(bytes):
+    """The content of an image file, with what errors call it."""
+
+    def __new__(cls, content: bytes, where: str) -> "Encoded":
+        self = super().__new__(cls, content)
+        self.where = where
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Encoded, (bytes(self), self.where)
+
+
 def as_picture(raw: Any, channels: int, where: str = "the image") -> Picture:
     """Any single picture in `channels` (1 or 3) channels.
 
@@ -59,6 +71,8 @@ def read_image(source: str | os.PathLike | Image.Image | bytes, channels: int, w
         where = where or "the PIL image"
         with explained(where):
             return _flatten(source, channels, where)
+    if isinstance(source, Encoded):
+        where = source.where
     where = where or ("the image" if isinstance(source, bytes) else str(source))
     with opened(source, where) as image:
         return _flatten(image, channels, where)
