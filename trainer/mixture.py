@@ -20,7 +20,9 @@ from trainer.order import Epochs, Order, Positions
 from trainer.randomness import key, reseed, undisturbed
 
 BLOCK = 4096
-"""Positions in which the proportions are kept."""
+"""Positions, at most, in which the proportions are kept."""
+STEPS = 200
+"""Blocks at least in a run whose shares change, where it has so many samples."""
 EVERY = 64
 """Blocks between the counts that are kept; those in between are computed again."""
 
@@ -70,7 +72,7 @@ class Blocks:
     def __init__(self, sizes: Sequence[int], total: int, seed: int, config: MixtureConfig) -> None:
         """`total`: positions of the run, over which `late_weights` come in; with mode=exact those of an epoch, at whose end all counts are exact."""
         self.sizes, self.total, self.seed, self.config = sizes, total, seed, config
-        self.blocks = -(-total // BLOCK)
+        self.blocks = -(-total // BLOCK) if config.late_weights is None else max(-(-total // BLOCK), min(total, STEPS))
         self._kept = [(np.zeros(len(sizes)), np.zeros(len(sizes), np.int64))]
         """Before every EVERY-th block: what each source should have got, and what it got."""
         self._last: tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None = None

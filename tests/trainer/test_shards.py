@@ -2,9 +2,12 @@ import json
 import os
 import tarfile
 
+import psutil
 import pytest
+import torch
 
 from tests.trainer.tars import write_shards, write_tar
+from trainer.data import Share, Stream
 from trainer.errors import ConfigError, DataError
 from trainer.files import sha256_of
 from trainer.shards import Shard, Shards, find_shards, is_shards, read_index, write_index
@@ -189,3 +192,58 @@ def test_written_index_reads_as_it_was(tmp_path):
     write_index(tmp_path, [Shard("a.tar", 1, 2, "ab")], {"modality": "vision"})
     assert read_index(str(tmp_path / "index.json")) == ([Shard(str(tmp_path / "a.tar"), 1, 2, "ab")], {"modality": "vision"})
     assert json.loads((tmp_path / "index.json").read_text())["shards"][0]["name"] == "a.tar"
+
+
+class Texts:
+    """Shards whose samples hold their number."""
+
+    def __init__(self, path, **options):
+        self.shards = Shards(str(path), **options)
+        self.order, self.id = self.shards.order, self.shards.id
+
+    def __len__(self):
+        return len(self.shards)
+
+    def __getitem__(self, index):
+        return {"number": torch.tensor(int(self.shards.read(index)["txt"]))}
+
+
+def test_a_stream_of_shards_reads_nothing_of_what_it_skips(tmp_path, monkeypatch):
+    source = Texts(write_shards(tmp_path / "data", [40] * 5), buffer=30)
+    whole = [b["number"] for b in Stream(source, 10, 0, 40).batches(0, workers=0)]
+    assert sorted(torch.cat(whole[:20]).tolist()) == sorted(torch.cat(whole[20:]).tolist()) == list(range(200))
+    reads, read = [], os.pread
+    monkeypatch.setattr("os.pread", lambda *a: reads.append(a) or read(*a))
+    rest = [b["number"] for b in Stream(Texts(tmp_path / "data", buffer=30), 10, 0, 40).batches(37, workers=0)]
+    assert len(reads) == 2 * 30 and all(a.equal(b) for a, b in zip(whole[37:], rest))
+    assert all(b["number"].equal(a) for a, b in zip(whole, Stream(source, 10, 0, 40).batches(0, workers=2)))
+
+
+def test_one_shard_for_many_readers(tmp_path):
+    source = Texts(write_shards(tmp_path / "data", [12]))
+    ranks = [torch.cat([b["number"] for b in Stream(source, 6, 0, 2).batches(0, 0, Share(rank, 6))]) for rank in range(6)]
+    assert sorted(torch.cat(ranks).tolist()) == list(range(12)) and {len(r) for r in ranks} == {2}
+
+
+def test_memory_stays_flat(tmp_path):
+    source = Texts(write_shards(tmp_path / "data", [1000] * 4))
+    batches = Stream(source, 100, 0, 300).batches(0, workers=1)
+
+    def memory():
+        here = psutil.Process()
+        return sum(p.memory_full_info().pss for p in (here, *here.children())) / 1e6
+
+    seen = [memory() for step, _ in enumerate(batches) if step in (60, 290)]
+    assert seen[1] - seen[0] < 5
+
+
+def test_full_shuffle_and_mistakes(tmp_path):
+    data = write_shards(tmp_path / "data", [5, 5])
+    assert sorted(Texts(data, shuffle="full").order(0, 0)) == list(range(10))
+    with pytest.raises(ConfigError, match="shards or full"):
+        Shards(str(data), shuffle="none")
+    tars = sorted(data.glob("*.tar"))
+    (data / "picture.png").write_bytes(b"")
+    assert not is_shards(str(data)), "tars beside other files are downloads"
+    write_index(data, [Shard(t.name, 5, t.stat().st_size, "") for t in tars])
+    assert is_shards(str(data))

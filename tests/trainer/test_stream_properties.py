@@ -96,9 +96,9 @@ def test_contents_and_random_numbers_belong_to_the_sample(source, seed, batch_si
     assert len(set(whole[0]["sample_key"].tolist())) == steps * batch_size, "another key in every epoch"
 
 
-@drawn(150)
+@drawn(120)
 @given(
-    some.lists(plain_sources(), min_size=1, max_size=4), seeds, some.integers(1, 3000), some.floats(0.3, 5), some.data(),
+    some.lists(plain_sources(), min_size=1, max_size=4), seeds, some.integers(1, 1000), some.floats(0.3, 5), some.data(),
 )  # fmt: skip
 def test_resampled_mixtures(sources, seed, total, temperature, data):
     weight = some.one_of(some.just(0.0), some.floats(0.01, 10))
