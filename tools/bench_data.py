@@ -1,8 +1,9 @@
 """Is our stream as fast as what others use? `python -m tools.bench_data`.
 
-Two pairs, each with the same decoding and random transforms, the same batches and worker processes, while shuffling: our folder stream
-against torchvision's ImageFolder with a DataLoader, and our tar stream against plain webdataset with its usual pipeline. All four read
-the same pictures, an epoch each in turn from new worker processes on, so that a slow moment of the machine hits all; which of a pair goes first changes.
+Two pairs, while shuffling: our folder stream against torchvision's ImageFolder with a DataLoader, and our tar stream against plain
+webdataset with its usual pipeline. All decode the same JPEGs by Pillow to RGB, each in its own way of opening them, and apply the same
+transforms (torchvision's: random resized crop, mirror, normalise) in as many worker processes. An epoch of each in turn, from new
+worker processes on, so that a slow moment of the machine hits all; which of a pair goes first changes.
 Ours is deterministic and can begin anywhere. Exit status 0 only if the medians of both ratios are at least 1.
 """
 
@@ -25,8 +26,9 @@ import webdataset
 from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder as TorchvisionFolder
+from torchvision.transforms import v2
 
-from modalities.vision.augment import PretrainAugment, PretrainTransform
+from modalities.vision.augment import PretrainAugment
 from modalities.vision.files import ImageShards
 from modalities.vision.preprocess import ImagePreprocess
 from modalities.vision.sources import Augmented, ImageFolder
@@ -80,19 +82,26 @@ def ours(source: Any, options: Options) -> Callable[[int], Iterable[Any]]:
     return lambda epoch: Stream(source, options.batch_size, 0, (epoch + 1) * steps).batches(epoch * steps, options.workers)
 
 
-def torchvision_folder(folder: Path, transform: PretrainTransform, options: Options) -> Callable[[int], Iterable[Any]]:
-    """torchvision's folder; the transform decodes, as it does for us."""
-    data = TorchvisionFolder(str(folder), transform=transform, loader=str)
+def usual_transform(preprocess: ImagePreprocess) -> v2.Compose:
+    """What `PretrainAugment` does, as torchvision's documentation writes it: PIL image -> (C, H, W)."""
+    crop = v2.RandomResizedCrop(preprocess.size, scale=(0.2, 1.0), interpolation=v2.InterpolationMode(preprocess.interpolation), antialias=True)
+    tensor = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(preprocess.mean, preprocess.std)]
+    return v2.Compose([crop, v2.RandomHorizontalFlip(), *tensor])
+
+
+def torchvision_folder(folder: Path, transform: v2.Compose, options: Options) -> Callable[[int], Iterable[Any]]:
+    """torchvision's folder with its own loader."""
+    data = TorchvisionFolder(str(folder), transform)
     return lambda epoch: DataLoader(data, options.batch_size, shuffle=True, num_workers=options.workers, drop_last=True)
 
 
-def plain_webdataset(tars: Path, transform: PretrainTransform, options: Options) -> Callable[[int], Iterable[Any]]:
-    """webdataset's usual pipeline: shuffled shards, a buffer, batches made in the workers; the transform decodes."""
+def plain_webdataset(tars: Path, transform: v2.Compose, options: Options) -> Callable[[int], Iterable[Any]]:
+    """webdataset's usual pipeline: shuffled shards, a buffer, batches made in the workers."""
     urls = sorted(str(tar) for tar in tars.glob("*.tar"))
 
     def epoch(number: int) -> Iterable[Any]:
         data = webdataset.WebDataset(urls, shardshuffle=len(urls), seed=number)
-        data = data.shuffle(1000).to_tuple("jpg", "cls").map_tuple(transform, int).batched(options.batch_size, partial=False)
+        data = data.shuffle(1000).decode("pil").to_tuple("jpg", "cls").map_tuple(transform).batched(options.batch_size, partial=False)
         return webdataset.WebLoader(data, batch_size=None, num_workers=options.workers)
 
     return epoch
@@ -110,7 +119,7 @@ def seconds(batches: Iterable[Any]) -> tuple[float, int]:
 def main(options: Options) -> int:
     """Measure and print; the exit status."""
     preprocess = ImagePreprocess.default((options.size, options.size), 3)
-    transform = PretrainAugment().build(preprocess)
+    ours_transform, theirs = PretrainAugment().build(preprocess), usual_transform(preprocess)
     torch.manual_seed(0)
     slower = 0
     with tempfile.TemporaryDirectory() as folder:
@@ -118,8 +127,8 @@ def main(options: Options) -> int:
         os.environ[CACHE] = str(place / "cache")
         make_pictures(place, options)
         pairs = {
-            "folder": (ours(Augmented(ImageFolder(place / "folder", preprocess), transform), options), torchvision_folder(place / "folder", transform, options)),
-            "tars": (ours(Augmented(ImageShards(str(place / "tars"), preprocess), transform), options), plain_webdataset(place / "tars", transform, options)),
+            "folder": (ours(Augmented(ImageFolder(place / "folder", preprocess), ours_transform), options), torchvision_folder(place / "folder", theirs, options)),
+            "tars": (ours(Augmented(ImageShards(str(place / "tars"), preprocess), ours_transform), options), plain_webdataset(place / "tars", theirs, options)),
         }
         rates: dict[str, list[tuple[float, float]]] = {name: [] for name in pairs}
         for epoch in range(options.repeats + 1):

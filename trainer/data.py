@@ -112,17 +112,17 @@ class _Fetcher(Dataset):
             if hasattr(self.source, "fetch"):
                 batch = self.source.fetch([index for _, index in pairs], keys)
             else:
-                batch = collated(self.source, list(self._samples(pairs)))
+                batch = collated(self.source, list(self._samples(pairs, keys.tolist())))
             batch["sample_key"] = torch.from_numpy(keys.view(np.int64))
             return batch
         except ZooError as error:  # handed over as a value: a worker would wrap it in its own traceback text
             return error
 
-    def _samples(self, pairs: list[tuple[int, int]]) -> Iterator[dict[str, Any]]:
+    def _samples(self, pairs: list[tuple[int, int]], keys: list[int]) -> Iterator[dict[str, Any]]:
         """The samples, each made with its own random numbers; those of the process are kept once for all of them."""
         with undisturbed():
-            for epoch, index in pairs:
-                reseed(self.seed, epoch, index)
+            for (_, index), sample_key in zip(pairs, keys):
+                reseed(sample_key)
                 yield self.source[index]
 
 

@@ -75,15 +75,15 @@ class Blocks:
         self.blocks = -(-total // BLOCK) if config.late_weights is None else max(-(-total // BLOCK), min(total, STEPS))
         self._kept = [(np.zeros(len(sizes)), np.zeros(len(sizes), np.int64))]
         """Before every EVERY-th block: what each source should have got, and what it got."""
-        self._last: tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None = None
-        """The block last taken from: its number, what was due and given before it, its sources and numbers."""
+        self._last: tuple[int, tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]] | None = None
+        """The block last taken from: its number; what was due and given after it; what was given before it, its sources and numbers."""
 
     def take(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """(sources, numbers within the source) of the positions `start` to `stop` - 1."""
         sources, numbers = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         for block in range(self._block_of(start), self._block_of(stop - 1) + 1 if stop > start else 0):
             begin = self._begin(block)
-            _, _, source, number = self._block(block)
+            _, source, number = self._block(block)
             part = slice(max(start - begin, 0), stop - begin)
             sources.append(source[part])
             numbers.append(number[part])
@@ -92,7 +92,7 @@ class Blocks:
     def counts(self, position: int) -> np.ndarray:
         """How many samples of each source lie before a position, (S,)."""
         block = self._block_of(position)
-        _, given, source, _ = self._block(block)
+        given, source, _ = self._block(block)
         return given + np.bincount(source[: position - self._begin(block)], minlength=len(given))
 
     def _begin(self, block: int) -> int:
@@ -103,23 +103,23 @@ class Blocks:
         guess = position * self.blocks // self.total
         return guess + (self._begin(guess + 1) <= position)
 
-    def _block(self, block: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """What was due and given before a block, the sources of its positions, and which of their samples."""
+    def _block(self, block: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What was given before a block, the sources of its positions, and which of their samples."""
         if self._last is None or self._last[0] != block:
             due, given = self._before(block)
-            more = self._share(block, due, given)[1]
+            due, more = self._share(block, due, given)
             source = np.repeat(np.arange(len(given)), more)
             np.random.Generator(np.random.PCG64(key(self.seed, block))).shuffle(source)
             number = np.empty_like(source)
             for s, count in enumerate(more):
                 number[source == s] = given[s] + np.arange(count)
-            self._last = block, due, given, source, number
-        return self._last[1:]
+            self._last = block, (due, given + more), (given, source, number)
+        return self._last[2]
 
     def _before(self, block: int) -> tuple[np.ndarray, np.ndarray]:
         """What each source should have got and got before a block, (S,) each."""
         if self._last is not None and self._last[0] == block - 1:
-            return self._after(block - 1, *self._last[1:3])
+            return self._last[1]
         while len(self._kept) * EVERY <= block:
             state, first = self._kept[-1], (len(self._kept) - 1) * EVERY
             for b in range(first, first + EVERY):

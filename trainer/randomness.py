@@ -61,7 +61,7 @@ def _shift(x: Any, bits: int) -> Any:
 def seeded(*parts: int) -> Iterator[None]:
     """Seed torch (CPU), numpy and random by `parts` inside the block; outside they go on as if nothing was drawn."""
     with undisturbed():
-        reseed(*parts)
+        reseed(key(*parts))
         yield
 
 
@@ -77,9 +77,8 @@ def undisturbed() -> Iterator[None]:
         random.setstate(states[2])
 
 
-def reseed(*parts: int) -> None:
-    """Seed torch (CPU), numpy and random by `parts`."""
-    seed = key(*parts)
+def reseed(seed: int) -> None:
+    """Seed torch (CPU), numpy and random by a number of up to 64 bits, as `key` and `sample_keys` give."""
     # not torch.manual_seed: that would also reset the accelerator's generator
     torch.default_generator.manual_seed(seed)
     np.random.seed(seed & 0xFFFFFFFF)

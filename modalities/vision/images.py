@@ -70,7 +70,7 @@ def read_image(source: str | os.PathLike | Image.Image | bytes, channels: int, w
     if isinstance(source, Image.Image):
         where = where or "the PIL image"
         with explained(where):
-            return _flatten(source, channels, where)
+            return _flatten(source.copy(), channels, where)
     if isinstance(source, Encoded):
         where = source.where
     where = where or ("the image" if isinstance(source, bytes) else str(source))
@@ -82,7 +82,7 @@ def to_tensor(picture: Picture) -> Tensor:
     """A picture as a float32 tensor (C, H, W) in 0..1."""
     if isinstance(picture, Tensor):
         return picture.clamp(0, 1)  # bicubic overshoots; 8-bit pictures are clipped by Pillow itself
-    return F.pil_to_tensor(picture).float() / 255
+    return F.pil_to_tensor(picture).float().div_(255)
 
 
 def to_eight_bit(picture: Picture) -> Image.Image:
@@ -93,17 +93,18 @@ def to_eight_bit(picture: Picture) -> Image.Image:
 
 
 def _flatten(image: Image.Image, channels: int, where: str) -> Picture:
-    """An opened PIL image as a picture; Pillow's own errors pass through."""
+    """An opened PIL image, which may be changed, as a picture; Pillow's own errors pass through."""
     image.load()
     white_is_zero = getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0
-    image = ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)
     if image.mode in (*SIXTEEN_BIT, "I", "F"):
         picture = _high_depth(image, channels, where)
         return 1 - picture if white_is_zero else picture  # for 8 bits Pillow does it
     if image.has_transparency_data or image.mode == "PA":
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("L" if channels == 1 else "RGB")
+    mode = "L" if channels == 1 else "RGB"
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _high_depth(image: Image.Image, channels: int, where: str) -> Tensor:
