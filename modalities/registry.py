@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from trainer.errors import MissingDependencyError, UnknownNameError, did_you_mean
+from trainer.errors import MissingDependencyError, UnknownNameError, did_you_mean, shorten
 
 MODALITIES = ("vision",)
 """Packages under `modalities/` that offer models. Adding a modality adds its name here, nothing else."""
@@ -42,6 +42,12 @@ class SystemEntry:
     """Caption of the pictures that training draws."""
     snippet: str = ""
     """Python lines that use the loaded `model`, shown in the card after the line that loads it."""
+    tasks: dict[str, str] = field(default_factory=dict)
+    """What else its weights can become: task -> the system that does it, as in classification -> vision/mae-vit."""
+    headless: dict[str, str] = field(default_factory=dict)
+    """What of the above reads otherwise for a model that is stored without its head: field -> text."""
+    weights_licence: str | None = None
+    """Licence of the weights of the official release, as the Hub names it, when it is not the project's own."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,7 @@ def system_class(name: str) -> type:
     """The class of a system; UnknownNameError when a config names none of ours."""
     if name not in systems():
         raise UnknownNameError(
-            f"{name!r} is no system of the zoo.{did_you_mean(str(name), systems())} Known: {', '.join(systems())}."
+            f"{shorten(name)} is no system of the zoo.{did_you_mean(str(name), systems())} Known: {', '.join(systems())}."
         )
     return load(systems()[name].target)
 

@@ -17,6 +17,21 @@ def quiet():
 
 
 @pytest.fixture
+def local_hub(tmp_path):
+    """A Hub of this machine's own, to which huggingface_hub in this process is led; its cache is tmp_path/home/hub."""
+    from zoo.testing import LocalHub
+
+    with LocalHub(tmp_path / "local-hub") as hub, hub.in_this_process(tmp_path / "home"):
+        yield hub
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """huggingface_hub repeats what failed without waiting in between."""
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+
+
+@pytest.fixture
 def full_disk(tmp_path_factory, monkeypatch):
     """`full_disk(bytes)`: from now on, files may not grow beyond so many bytes (the process's own limit, as a full disk)."""
     import resource

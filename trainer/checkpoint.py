@@ -5,14 +5,17 @@ A checkpoint is a folder `step-00001000/`:
     state.json, state/*.safetensors    what all processes share: model, objective, optimizer, callbacks, ...
                                        (one file, or one per process when the model is sharded)
     ranks/00000.json, .safetensors     what each process has for itself: its random number generators
-    manifest.json                      format, versions, size and sha256 of each file: written last
+    manifest.json                      format, versions, size and sha256 of each file and of itself: named last
 
-It is written under a temporary name beside its place, synced and renamed, and gets its manifest last. A folder without
+It is written under a temporary name beside its place, synced and renamed, and its manifest gets its name last. A folder without
 manifest is unfinished, is never read, and is removed by the next start.
 """
 
+import hashlib
+import json
 import logging
 import os
+import re
 import shutil
 import uuid
 import warnings
@@ -26,7 +29,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 
 from trainer.errors import CheckpointError
-from trainer.files import TEMPORARY, explain, read_json, remove_leftovers, sha256_of, sync_folder, write_json
+from trainer.files import TEMPORARY, explain, read_json, remove_leftovers, sha256_of, sync, sync_folder, write_json
 from trainer.parallel import Processes, local
 from trainer.state import decode, encode, names_in, read_tensors, unshared
 from trainer.versions import versions
@@ -67,8 +70,8 @@ class Snapshot:
         return sum(t.nbytes for t in self.tensors.values()) + 2**20
 
 
-def save_checkpoint(folder: Path, snapshot: Snapshot, keep: int, also: Collection[int] = (), processes: Processes | None = None) -> Path:
-    """Write a snapshot below `folder`, then remove all but the newest `keep` checkpoints and those of the steps in `also`.
+def save_checkpoint(folder: Path, snapshot: Snapshot, keep: int, also: Collection[int | None] = (), processes: Processes | None = None) -> Path:
+    """Write a snapshot below `folder`, then `prune` the older checkpoints.
 
     With `processes` (a sharded state) all ranks must call this. Raises CheckpointError when the disk does not take it;
     the older checkpoints stay.
@@ -99,7 +102,7 @@ def save_checkpoint(folder: Path, snapshot: Snapshot, keep: int, also: Collectio
     except OSError as error:
         raise explain(error, target) from error
     if main:
-        prune(folder, keep, also)
+        prune(folder, snapshot.step, keep, also)
     if processes is not None:
         processes.wait()
     return target
@@ -133,21 +136,35 @@ def _put_in_place(temporary: Path, target: Path, snapshot: Snapshot) -> None:
         "versions": versions(),
         "files": {str(p.relative_to(temporary)): {"size": p.stat().st_size, "sha256": sha256_of(p)} for p in files},
     }
+    unmarked = temporary / f"{TEMPORARY}{MANIFEST}"
+    write_json(unmarked, {**manifest, "sha256": _seal(manifest)})
     sync_folder(temporary)
     reached("before rename")
     if target.exists():  # damaged, or it would not be written again
         _remove(target)
     os.rename(temporary, target)
     reached("after rename")
-    write_json(target / MANIFEST, manifest)
-    sync_folder(target.parent)
+    os.rename(target / unmarked.name, target / MANIFEST)
+    sync(target)
+    sync(target.parent)
 
 
-def prune(folder: Path, keep: int, also: Collection[int] = ()) -> None:
-    """Remove all but the newest `keep` checkpoints and those of the steps in `also`."""
-    for old in list_checkpoints(folder)[:-keep]:
+def _seal(manifest: dict[str, Any]) -> str:
+    """The sha256 of a manifest's own content."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def prune(folder: Path, step: int, keep: int, also: Collection[int | None] = ()) -> None:
+    """Of the checkpoints up to `step`, remove all but the newest `keep` and those of the steps in `also`.
+
+    Those beyond `step` are what a resume found damaged. They count for nothing and are written anew when training gets there.
+    """
+    for old in [path for path in list_checkpoints(folder) if step_of(path) <= step][:-keep]:
         if step_of(old) not in also:
-            _remove(old)
+            try:
+                _remove(old)
+            except OSError as error:  # the new one is there, that is what counts
+                log.warning("%s could not be removed: %s", old, error.strerror)
 
 
 def _remove(path: Path) -> None:
@@ -158,7 +175,12 @@ def _remove(path: Path) -> None:
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Complete checkpoints below a folder, oldest first."""
-    return sorted(p.parent for p in folder.glob(f"step-*/{MANIFEST}"))
+    return [path for path in _folders(folder) if (path / MANIFEST).exists()]
+
+
+def _folders(folder: Path) -> list[Path]:
+    """Whatever bears the name of a checkpoint, oldest first; other folders are none of our business."""
+    return sorted((path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{8,}", path.name)), key=step_of)
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -175,7 +197,7 @@ def clean(folder: Path) -> None:
     """Remove what a killed process left unfinished."""
     if folder.is_dir():
         remove_leftovers(folder)
-        for path in folder.glob("step-*"):
+        for path in _folders(folder):
             if not (path / MANIFEST).exists():
                 _remove(path)
 
@@ -207,6 +229,8 @@ def verify(path: Path) -> dict[str, Any]:
             f"{path} has checkpoint format {version!r}; this version of modality-zoo reads {FORMAT_VERSION}. Finish the run with the version "
             "that began it, or start a new run from its exported weights (--init_from)."
         )
+    if manifest.pop("sha256", None) != _seal(manifest):
+        raise CheckpointError(f"{path / MANIFEST} differs from what was written (sha256).")
     for name, facts in manifest["files"].items():
         file = path / name
         if not file.is_file() or file.stat().st_size != facts["size"] or sha256_of(file) != facts["sha256"]:

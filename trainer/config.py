@@ -5,12 +5,13 @@ or JSON, and it is read back with every unknown or ill-typed field refused by na
 """
 
 import dataclasses
+import math
 import types
 import typing
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
-from trainer.errors import ConfigError, did_you_mean
+from trainer.errors import ConfigError, did_you_mean, shorten
 
 T = TypeVar("T")
 
@@ -42,7 +43,7 @@ def from_dict(cls: type[T], values: Any, where: str = "") -> T:
         if key not in fields:
             path = f"{where}.{key}" if where else str(key)
             raise ConfigError(
-                f"Unknown field {path!r}.{did_you_mean(str(key), fields)} "
+                f"Unknown field {shorten(path, 200)}.{did_you_mean(str(key), fields)} "
                 f"The fields of {where or cls.__name__} are: {', '.join(fields)}."
             )
     hints = typing.get_type_hints(cls)
@@ -140,13 +141,13 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
         if isinstance(value, bool):
             return value
     elif hint is float:
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return float(value)
-        if isinstance(value, str):  # YAML reads "3e-4" (no dot) as text
+        if isinstance(value, (int, float, str)) and not isinstance(value, bool):  # text: YAML reads "3e-4" (no dot) so
             try:
-                return float(value)
-            except ValueError:
-                pass
+                number = float(value)
+            except (ValueError, OverflowError):
+                number = math.nan
+            if not math.isnan(number):
+                return number
     elif hint is int:
         if isinstance(value, int) and not isinstance(value, bool):
             return value
@@ -171,5 +172,4 @@ def _name(hint: Any) -> str:
 
 def _show(value: Any) -> str:
     """A value in an error message: short, with its type."""
-    text = repr(value)
-    return f"{text if len(text) <= 80 else text[:77] + '...'} ({type(value).__name__})"
+    return f"{shorten(value)} ({type(value).__name__})"

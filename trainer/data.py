@@ -10,7 +10,7 @@ not dealt out to processes or workers, and there may be fewer shards than reader
 import gc
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -27,6 +27,8 @@ from trainer.randomness import reseed, sample_keys, undisturbed
 
 BOOKMARK = 8
 """Samples whose ids are kept with a checkpoint."""
+SURVIVAL = 600
+"""Seconds that a loader worker lives on after SIGTERM."""
 
 
 @runtime_checkable
@@ -137,10 +139,11 @@ class Stream:
         self.total = steps * batch_size
         self.positions = positions_of(source, seed, self.total)
 
-    def batches(self, first: int, workers: int | None = None, share: Share = Share()) -> Iterator[Batch]:
+    def batches(self, first: int, workers: int | None = None, share: Share = Share()) -> Generator[Batch, None, None]:
         """The micro-batches that this rank takes from step `first` to the end, each with `sample_key` (B,) int64.
 
-        The same worker processes serve all epochs. Raises whatever ZooError a sample raises.
+        The same worker processes serve all epochs. Raises whatever ZooError a sample raises, DataError when the source cannot be read. (When a
+        worker is killed, torch raises a RuntimeError from a signal handler, wherever the main thread happens to be.)
         """
         loader = DataLoader(
             _Fetcher(self.source, self.seed),
@@ -151,10 +154,23 @@ class Stream:
             worker_init_fn=_quiet_worker,
             generator=torch.Generator().manual_seed(self.seed),  # else it would draw from the global generator at each start
         )
-        for batch in loader:
-            if isinstance(batch, ZooError):
-                raise batch
-            yield batch
+        stream = None
+        try:
+            while True:
+                stream = iter(loader) if stream is None else stream
+                try:
+                    batch = next(stream)
+                except StopIteration:
+                    return
+                if isinstance(batch, ZooError):
+                    raise batch
+                yield batch
+        except OSError as error:
+            # one that comes from a worker carries its traceback in its text
+            raise DataError(f"Cannot read the training data: {str(error).strip().splitlines()[-1]}. Is it still where it was?") from error
+        finally:
+            if loader.num_workers and stream is not None:
+                stream._shutdown_workers()  # now, not when the traceback that holds it goes: at the end of the process torch relies on SIGTERM
 
     def samples(self, step: int, some: int = BOOKMARK) -> list[tuple[int, str]]:
         """(epoch, id) of the first samples of a step."""
@@ -187,7 +203,7 @@ class Stream:
 
 def batches(
     source: Source, batch_size: int, seed: int, first: int, steps: int, workers: int | None, share: Share = Share()
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """The micro-batches of steps `first` to `steps` - 1 of a `Stream`, whose errors it raises."""
     yield from Stream(source, batch_size, seed, steps).batches(first, workers, share)
 
@@ -226,10 +242,12 @@ def _same(batch: Any) -> Any:
 
 
 def _quiet_worker(_: int) -> None:
-    """Ctrl-C is the main process's business: workers end when it says so. One thread each.
+    """Ctrl-C and SIGTERM are the main process's business, though terminals, torchrun and clusters send them to all of a group:
+    workers go on while it saves, and end when it says so (or much later by themselves). One thread each.
 
     What was there before is left out of garbage collection, which would take time and copy the memory that is shared with the main process.
     """
     gc.freeze()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(SURVIVAL))
     torch.set_num_threads(1)

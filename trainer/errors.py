@@ -50,7 +50,13 @@ class Interrupted(ZooError):
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
     """`" Did you mean 'x'?"` for the nearest valid name, or an empty string when nothing is near."""
     valid = list(valid)
-    matches = get_close_matches(name, valid, n=1, cutoff=0.5)
+    matches = get_close_matches(name[:100], valid, n=1, cutoff=0.5)  # its time grows with the square of the length
     if not matches:  # a forgotten prefix, as in "lr" for "train.optim.lr"
         matches = [v for v in valid if v.rpartition(".")[2] == name.rpartition(".")[2]][:1]
     return f" Did you mean {matches[0]!r}?" if matches else ""
+
+
+def shorten(value: object, limit: int = 80) -> str:
+    """A foreign value in a message: its repr, cut to `limit` characters."""
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."

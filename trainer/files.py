@@ -8,17 +8,21 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from trainer.errors import CheckpointError
+from trainer.errors import CheckpointError, shorten
 
 TEMPORARY = ".tmp-"
 """Prefix of unfinished files and folders; whoever lists a folder skips these names."""
+JSON_LIMIT = 16 * 2**20
+"""Largest JSON file that is read, in bytes."""
 
 
 @contextlib.contextmanager
@@ -43,7 +47,7 @@ def atomic_folder(target: Path | str, replace: bool = False) -> Iterator[Path]:
                 aside = target.parent / f"{TEMPORARY}{target.name}-{uuid.uuid4().hex[:8]}"
                 target.rename(aside)
             temporary.rename(target)
-            _sync(target.parent)
+            sync(target.parent)
             if aside is not None:
                 shutil.rmtree(aside, ignore_errors=True)
         finally:
@@ -63,7 +67,7 @@ def write_bytes(path: Path | str, content: bytes) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary.write_bytes(content)
-            _sync(temporary)
+            sync(temporary)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -76,15 +80,58 @@ def write_json(path: Path | str, values: Any) -> None:
 
 def read_json(path: Path | str) -> Any:
     """Read a JSON file, or raise CheckpointError that names it and says what is wrong."""
-    path = Path(path)
+    with open_regular(path) as file:
+        data = file.read(JSON_LIMIT + 1)
+    return parse_json(data, str(path))
+
+
+def open_regular(path: Path | str) -> BinaryIO:
+    """Open a file to read its bytes. CheckpointError when it is missing, may not be read, or is a folder, pipe or device (which could block for ever)."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):
+            raise CheckpointError(f"{path} is a {'folder' if stat.S_ISDIR(mode) else 'pipe or device'}; expected a file.")
+        return open(path, "rb")
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing.") from error
-    except OSError as error:
-        raise CheckpointError(f"Cannot read {path}: {error.strerror}.") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}). Fetch or export it again.") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
+        raise CheckpointError(f"Cannot read {path}: {getattr(error, 'strerror', None) or error}.") from error
+
+
+def parse_json(data: bytes, where: str) -> Any:
+    """JSON text as values. CheckpointError, led by `where`, for what JSON leaves open and readers answer differently.
+
+    Refused are a name that stands twice in one object (which value counts?), NaN, infinite or too large numbers,
+    nesting deeper than Python reads, and more than `JSON_LIMIT` bytes (a few bytes of text can take fifty of memory).
+    """
+    if len(data) > JSON_LIMIT:
+        raise CheckpointError(f"{where} holds more than {JSON_LIMIT:,} bytes of JSON, far more than any config. Fetch or export it again.")
+    try:
+        return json.loads(data.decode("utf-8"), object_pairs_hook=_each_once, parse_constant=_no_constant, parse_float=_finite)
+    except RecursionError as error:
+        raise CheckpointError(f"{where} is JSON nested too deeply to be read. Fetch or export it again.") from error
+    except ValueError as error:  # also UnicodeDecodeError, JSONDecodeError, numbers of thousands of digits
+        raise CheckpointError(f"{where} is not valid JSON ({error}). Fetch or export it again.") from error
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        seen: set[str] = set()
+        twice = next(k for k, _ in pairs if k in seen or seen.add(k))
+        raise ValueError(f"the name {shorten(twice)} stands twice in one object")
+    return values
+
+
+def _no_constant(text: str) -> Any:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {shorten(text)} is too large")
+    return value
 
 
 def sha256_of(path: Path | str) -> str:
@@ -107,6 +154,7 @@ def explain(error: OSError, target: Path | str) -> CheckpointError:
         errno.EACCES: "this folder may not be written to. Choose another folder or change its permissions",
         errno.EPERM: "this folder may not be written to. Choose another folder or change its permissions",
         errno.EROFS: "this file system is read-only. Choose another folder",
+        errno.ENOENT: "its folder was removed while it was in use. Run the command again",
         errno.ENOTDIR: "a part of this path is a file, not a folder. Choose another folder",
     }
     reason = reasons.get(error.errno or 0, f"{error.strerror or error}")
@@ -129,12 +177,12 @@ def sync_folder(folder: Path) -> None:
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             path.chmod(0o644)  # some libraries write files that only their owner can read
-        _sync(path)
-    _sync(folder)
+        sync(path)
+    sync(folder)
 
 
-def _sync(path: Path) -> None:
-    """Flush a file or a folder's entries to the disk."""
+def sync(path: Path) -> None:
+    """Flush a file, or the entries of a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

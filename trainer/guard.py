@@ -43,10 +43,12 @@ class Guard:
         self.state = {
             "recent": torch.zeros(max(config.spike_window, 1), 2, device=device),  # loss, norm of the last finite steps
             "seen": torch.zeros((), dtype=torch.int64, device=device),  # finite steps so far
-            "bad": torch.zeros(4, dtype=torch.float64, device=device),  # of the last bad step: number, lr, loss, norm
+            "bad": torch.zeros(2, device=device),  # loss, norm of the last bad step
             # skipped and spikes since the last log line, bad steps in a row, skipped in all, spikes in all
             "counts": torch.zeros(5, dtype=torch.int64, device=device),
         }
+        self._flags = torch.tensor([1, 2, 0, 1, 2], device=device)  # which of (bad, skipped, spike) each count adds up
+        self._kept_counts = torch.tensor([1, 1, 0, 1, 1], device=device)  # those that a good step does not set back
         self.buffers: Callable[[], list[Tensor]] = list
         self.kept: list[Tensor] = []
 
@@ -60,24 +62,23 @@ class Guard:
         """To be called before the forward pass of a step."""
         self.kept = [buffer.detach().clone() for buffer in self.buffers()]
 
-    def judge(self, step: int, lr: float, loss: Tensor, norm: Tensor) -> Tensor:
-        """Whether step number `step` (from 0) may be taken, a bool scalar on the device."""
+    def judge(self, loss: Tensor, norm: Tensor) -> Tensor:
+        """Whether the step with this loss and gradient norm may be taken, a bool scalar on the device."""
         s, row = self.state, torch.stack([loss.float(), norm.float()])
         finite = torch.isfinite(row).all()
-        limit = self._limit() if self.config.spike_window else torch.full_like(row, torch.inf)
-        spike = (row > limit).any() & finite
-        ok = finite & ~spike if self.config.skip_spikes else finite
+        spike = torch.zeros_like(finite)
         if self.config.spike_window:
+            limit = self._limit()
+            spike = (row > limit).any() & finite
             place = (s["seen"] % self.config.spike_window)[None]
             old = s["recent"].index_select(0, place)
             # of a spike no more than the limit enters the window: one does not hide the next, and a lasting change becomes the new level
             s["recent"].index_copy_(0, place, torch.where(finite, torch.minimum(row, limit)[None], old))
-        s["seen"] += finite
-        facts = torch.stack([torch.full_like(s["bad"][0], step), torch.full_like(s["bad"][0], lr), *row.double()])
-        s["bad"] = torch.where(finite, s["bad"], facts)
-        bad, skipped = (~finite).long(), (~ok).long()
-        row_of = s["counts"][2] * bad + bad
-        s["counts"] = torch.stack([s["counts"][0] + skipped, s["counts"][1] + spike, row_of, s["counts"][3] + skipped, s["counts"][4] + spike])
+            s["seen"] += finite
+        ok = finite & ~spike if self.config.skip_spikes else finite
+        s["bad"] = torch.where(finite, s["bad"], row)
+        more = torch.stack([~finite, ~ok, spike]).long().index_select(0, self._flags)
+        s["counts"] = s["counts"] * (self._kept_counts | more) + more
         return ok
 
     def _limit(self) -> Tensor:
@@ -104,18 +105,19 @@ class Guard:
                 if parameter.grad is not None:
                     local(parameter.grad).masked_fill_(~ok, 0.0)
 
-    def read(self, samples_of: Callable[[int], str]) -> dict[str, float]:
+    def read(self, step: int, lr: float, samples_of: Callable[[int], str]) -> dict[str, float]:
         """`skipped` and `spikes` since the last read, when there were any.
 
-        Raises TrainingError after too many bad steps in a row; `samples_of(step)` says which samples a step had.
+        `step` and `lr` are those of the last step judged. Raises TrainingError when it ends too many bad ones in a row;
+        `samples_of(step)` says which samples it had.
         """
         skipped, spikes, in_a_row, _, _ = self.state["counts"].tolist()
         self.state["counts"][:2] = 0
         if in_a_row >= self.allowed:
-            step, lr, loss, norm = self.state["bad"].tolist()
+            loss, norm = self.state["bad"].tolist()
             raise TrainingError(
-                f"The loss or the gradient was NaN or infinite in {in_a_row} steps in a row, the last at step {step:.0f}: "
-                f"loss {loss:.4g}, gradient norm {norm:.4g}, learning rate {lr:.3g}, {samples_of(int(step))}. "
+                f"The loss or the gradient was NaN or infinite in {in_a_row} steps in a row, the last at step {step}: "
+                f"loss {loss:.4g}, gradient norm {norm:.4g}, learning rate {lr:.3g}, {samples_of(step)}. "
                 "None of these steps changed the weights; the last checkpoint is good. "
                 "Lower train.optim.base_lr (or lr), set train.optim.clip_norm, use bf16 or fp32 instead of fp16, or look at these samples for NaN and extreme values."
             )

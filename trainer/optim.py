@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from trainer.errors import ConfigError, did_you_mean
@@ -95,3 +95,16 @@ def build_optimizer(groups: list[dict[str, Any]], config: OptimConfig, lr: float
         for parameter in (p for group in optimizer.param_groups if group["momentum"] for p in group["params"]):
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer
+
+
+def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """`optimizer.load_state_dict`, with each moment laid out in memory as its parameter is.
+
+    A file holds tensors in plain order, and torch's fused steps go through parameter and moments side by side without
+    asking: with channels_last they would pair the wrong elements.
+    """
+    optimizer.load_state_dict(state)
+    for parameter, moments in optimizer.state.items():
+        for name, value in moments.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                moments[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

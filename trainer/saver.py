@@ -1,5 +1,6 @@
 """When checkpoints are written, in the foreground or beside training, and which are kept."""
 
+import logging
 import re
 import threading
 from pathlib import Path
@@ -9,11 +10,13 @@ import torch
 from torch import Tensor
 
 from trainer.checkpoint import Like, Snapshot, save_checkpoint
-from trainer.errors import CheckpointError
 from trainer.state import encode
 
 if TYPE_CHECKING:
     from trainer.trainer import Trainer
+
+
+log = logging.getLogger("zoo")
 
 
 class Saver:
@@ -33,9 +36,17 @@ class Saver:
         return step % self.every == 0 or step in self.milestones or step == self.trainer.best_step
 
     def save(self, wait: bool = False) -> None:
-        """Write a complete checkpoint; all ranks must call this. `wait` for it even with train.save_async."""
+        """Write a complete checkpoint; all ranks must call this. `wait` for it even with train.save_async.
+
+        Raises what went wrong with the one before, unless this is the last (`wait`): that one is tried in any case.
+        """
         trainer, config = self.trainer, self.trainer.config
-        self._join()
+        self.close()
+        error, self._error = self._error, None
+        if error is not None and not wait:
+            raise error
+        if error is not None:
+            log.warning("The checkpoint before this one was not written: %s", error)
         own = trainer.processes.collect(trainer.own_state())
         shards = trainer.processes if trainer.spread.sharded else None
         if shards is None and not trainer.processes.main:
@@ -52,21 +63,15 @@ class Saver:
             trainer.processes.wait()
 
     def close(self) -> None:
-        """Wait for a checkpoint that is being written; its failure is told unless another error is on its way."""
+        """Wait for a checkpoint that is being written. Whether it succeeded is told by the next save."""
         if self._writer is not None:
             self._writer.join()
             self._writer = None
 
-    def _join(self) -> None:
-        self.close()
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise error
-
     def _write(self, folder: Path, snapshot: Snapshot, keep: int, also: set[int | None]) -> None:
         try:
             save_checkpoint(folder, snapshot, keep, also)
-        except CheckpointError as error:  # raised by the next save, in the main thread
+        except Exception as error:  # whatever it is, the main thread must hear of it
             self._error = error
 
     def like(self) -> Like:

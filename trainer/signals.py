@@ -3,6 +3,7 @@
 import logging
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,9 @@ from trainer.errors import Interrupted
 from trainer.parallel import Processes
 
 AGREE_EVERY = 10
-"""Steps between the moments at which several processes ask one another whether to stop."""
+"""Most steps between the moments at which several processes ask one another whether to stop."""
+AGREE_SECONDS = 2.0
+"""Most seconds between them, as long as a step takes less: torchrun and clusters kill soon after they have asked."""
 log = logging.getLogger("zoo")
 
 
@@ -22,13 +25,20 @@ class StopSignal:
         self.processes = processes
         self.number = 0
         """The signal that asked, 0 for none."""
+        self._last: tuple[int, float] | None = None
+        self._next = 0
 
     def asked(self, step: int) -> bool:
         """Whether to stop after this step; all ranks get the same answer."""
         if self.processes.world == 1:
             return self.number > 0
-        if step % AGREE_EVERY:
+        if step < self._next:
             return False
+        now = time.monotonic()
+        step_before, time_before = self._last or (step - 1, now - AGREE_SECONDS)  # before the first step nobody knows
+        # microseconds per step of the slowest rank, so that all ask again after the same step
+        took = max(self.processes.agree(round(1e6 * (now - time_before) / max(step - step_before, 1))), 1)
+        self._last, self._next = (step, now), step + max(1, min(AGREE_EVERY, int(1e6 * AGREE_SECONDS / took)))
         self.number = self.processes.agree(self.number)
         return self.number > 0
 

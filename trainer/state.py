@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from trainer.errors import CheckpointError
-from trainer.weights import what_is_wrong
+from trainer.tensor_file import what_is_wrong
 
 PIECE = 64 * 2**20
 """Bytes read through one memory map. Mapped pages count as memory of the process until the map is closed."""

@@ -2,8 +2,9 @@
 
 import logging
 import random
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,14 @@ from trainer.checkpoint import Like, Stored, checkpoint_path, clean, list_checkp
 from trainer.data import Share, Source, Stream, to_device, worker_count
 from trainer.devices import AUTOCAST, allow_tf32, hardware, peak_flops, peak_memory, usable_precision
 from trainer.ema import EMA
-from trainer.errors import CheckpointError, ConfigError, TrainingError
+from trainer.errors import CheckpointError, ConfigError, DataError, TrainingError
 from trainer.files import explain
 from trainer.flops import flops_per_sample
 from trainer.guard import Guard
 from trainer.lock import locked
 from trainer.metrics import Metrics, StepLosses
 from trainer.objective import Batch, Objective
-from trainer.optim import build_optimizer, parameter_groups
+from trainer.optim import build_optimizer, load_optimizer, parameter_groups
 from trainer.parallel import Processes, Spread, compile_module, full, local, recompute
 from trainer.randomness import key
 from trainer.recipe import TrainConfig
@@ -77,6 +78,7 @@ class Trainer:
         self.precision = usable_precision(config.precision, self.device)
         allow_tf32(config.tf32)
         self.spread = Spread(self.processes, config.parallel, self.precision)
+        self.autocast = torch.autocast(self.device.type, AUTOCAST[self.precision]) if self.precision in AUTOCAST else nullcontext()
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self.step_losses = StepLosses(self.processes, config.batch_size, config.accumulate)
         self.metrics = Metrics()
@@ -85,6 +87,7 @@ class Trainer:
         self.stop = StopSignal(self.processes)
         self._pending: dict[str, float] = {}
         self._finished = ""
+        self._data: Generator[Batch, None, None] | None = None
         self._build()
 
     def fit(self, resume: bool = False) -> None:
@@ -110,6 +113,13 @@ class Trainer:
                     f"{hardware(self.device)} ran out of memory at step {self.step} with train.batch_size={self.config.batch_size}. Raise "
                     "train.accumulate (the same batch in more parts), set train.recompute, lower train.batch_size or choose a smaller model."
                 ) from error
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would raise again for each worker that ends now
+                raise DataError(
+                    f"A process that reads the training data died: {error} Most often the memory is full: lower train.workers (0: no such processes)."
+                ) from error
             finally:
                 self._close()
 
@@ -128,7 +138,7 @@ class Trainer:
         config, step_losses = self.config, self.step_losses
         on_batch, on_losses = overriding(self.callbacks, "batch"), overriding(self.callbacks, "losses")
         on_backward, on_step = overriding(self.callbacks, "after_backward"), overriding(self.callbacks, "after_step")
-        stream = self.stream.batches(self.step, config.workers, self.share)
+        stream = self._data = self.stream.batches(self.step, config.workers, self.share)
         self.waiting = Waiting(worker_count(self.source, config.workers))
         self._interval_began = time.perf_counter()
         self.model.train()
@@ -141,7 +151,7 @@ class Trainer:
                 for hook in on_batch:
                     batch = hook(self, batch)
                 with self.spread.micro_batch(self.model, last=part == config.accumulate - 1):
-                    with torch.autocast(self.device.type, AUTOCAST.get(self.precision), enabled=self.precision in AUTOCAST):
+                    with self.autocast:
                         losses = self.model(batch)
                     for hook in on_losses:
                         losses = hook(self, batch, losses)
@@ -151,7 +161,7 @@ class Trainer:
             for hook in on_backward:
                 hook(self)
             norm = self._clip()
-            ok = self.guard.judge(self.step, lr, values[0], norm)
+            ok = self.guard.judge(values[0], norm)
             self._update(ok)
             self.metrics.add((*names, "grad_norm"), torch.cat([values, norm[None]]), ok)
             self.step += 1
@@ -235,9 +245,9 @@ class Trainer:
     def _log(self, lr: float) -> None:
         """Read the metrics from the device and hand them to the callbacks."""
         steps, values = self.metrics.steps, self.metrics.read()
-        values.update(self.guard.read(self._samples_of))
+        values.update(self.guard.read(self.step - 1, lr, self._samples_of))
         if hasattr(self.source, "skipped"):
-            values["skipped"] = self.source.skipped
+            values["unreadable"] = self.source.skipped
         now = time.perf_counter()
         took = max(now - self._interval_began, 1e-9)
         self.seconds += took
@@ -289,12 +299,14 @@ class Trainer:
         self.stream.check(stored.part("data"), step, str(path))
         self._load_weights(stored, like)
         try:
-            self.optimizer.load_state_dict(stored.part("optimizer", like))
+            load_optimizer(self.optimizer, stored.part("optimizer", like))
         except (RuntimeError, ValueError, KeyError) as error:
             raise CheckpointError(f"The checkpoint {path} belongs to another optimizer: {error}") from error
         self.metrics.load_state_dict(stored.part("metrics"), self.device)
         self.guard.load_state_dict(stored.part("guard"))
-        self.scaler.load_state_dict(stored.part("scaler")) if self.scaler.is_enabled() else None
+        scale = stored.part("scaler")
+        if self.scaler.is_enabled() and scale:  # none was written where fp16 could not be had
+            self.scaler.load_state_dict(scale)
         progress = stored.part("progress")
         self.step, self.seconds, self.last = progress["step"], progress["seconds"], progress["last"]
         self.best_step, self.restarts = progress["best_step"], progress["restarts"] + 1
@@ -321,7 +333,10 @@ class Trainer:
             raise CheckpointError(f"The checkpoint {stored.path} belongs to another model: {error}") from error
         written = stored.part("callbacks", like)
         for name, callback in self._named_callbacks().items():
-            callback.load_state_dict(written.get(name, {}))
+            try:
+                callback.load_state_dict(written.get(name, {}))
+            except (RuntimeError, KeyError) as error:
+                raise CheckpointError(f"The checkpoint {stored.path} holds no fitting state of the callback {name}: {error}") from error
 
     def _load_own(self, generators: dict[str, Any]) -> None:
         torch.set_rng_state(generators["torch"])
@@ -389,6 +404,8 @@ class Trainer:
             method(self, *values)
 
     def _close(self) -> None:
+        if self._data is not None:
+            self._data.close()
         self.saver.close()
         for method in overriding(self.callbacks, "close"):
             try:

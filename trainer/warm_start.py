@@ -10,6 +10,7 @@ from torch import Tensor
 
 from trainer.checkpoint import MANIFEST, Stored, newest, verify
 from trainer.errors import ConfigError
+from trainer.optim import load_optimizer
 
 if TYPE_CHECKING:
     from trainer.trainer import Trainer
@@ -41,4 +42,4 @@ def take_moments(trainer: "Trainer", checkpoint: Path) -> None:
             f"The optimizer in {checkpoint} had other parameters or groups than this recipe's, so its moments do not fit. "
             "Set init_optimizer to false, or use the same optimizer, decay and layer_decay."
         )
-    trainer.optimizer.load_state_dict({"state": stored["state"], "param_groups": now["param_groups"]})
+    load_optimizer(trainer.optimizer, {"state": stored["state"], "param_groups": now["param_groups"]})

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from trainer.errors import ZooError
 
 if TYPE_CHECKING:
+    import torch
+
     from modalities.common.model import Model
 
 __version__ = "0.1.0"
@@ -35,16 +37,47 @@ def create(name: str, **changes: Any) -> "Model":
     return pretrained.create(name, **changes)
 
 
-def from_pretrained(name: str | Path) -> "Model":
+def from_pretrained(
+    name: str | Path,
+    revision: str | None = None,
+    *,
+    task: str | None = None,
+    num_outputs: int | None = None,
+    input_size: "int | tuple[int, ...] | None" = None,
+    in_chans: int | None = None,
+    dtype: "torch.dtype | str | None" = None,
+    device: "torch.device | str | None" = None,
+    allow_nonfinite: bool = False,
+    **changes: Any,
+) -> "Model":
     """A model with its weights and its preprocessing, in evaluation mode.
 
-    `name` is a folder (of this project, or a ViT-MAE in the layout of transformers, timm or the official code, as
-    safetensors; a run folder stands for its export) or the registered name of bundled weights
-    ("vision/mae-tiny-digits"). Raises ZooError that says what is wrong with the name or the files.
+    `name` is the registered name of bundled weights ("vision/mae-tiny-digits"); a folder of this project (a run folder stands for
+    its export); the id of a model on the Hub ("org/name" or "org/name@revision"); a folder or safetensors file with a ViT-MAE in the layout of transformers, timm or the official code. `print(model.load_report)`
+    says where every tensor came from, `model.load_report.table()` says it one by one.
+
+    Nothing is loaded in part: file and model must agree in every tensor, but for what is asked for here.
+
+    Args:
+        name: What to load.
+        revision: Branch, tag or commit of a model of the Hub.
+        task: What the model shall do, as in "classification". Default: what it was stored for.
+        num_outputs: Outputs of a new head for the task. Default: the head of the checkpoint.
+        input_size: Another size of the input; position tables are interpolated.
+        in_chans: Another number of channels; the patch embedding is adapted (and a decoder's last layer new).
+        dtype: torch.bfloat16, "float16", ...; "auto": as stored. Default: as stored, but half precision becomes single.
+        device: Where the weights go. Default: the CPU.
+        allow_nonfinite: Load weights that hold NaN or infinity, to look at them.
+        **changes: Other fields of the model's config, as in drop_path=0.1.
+
+    Raises ZooError that says what is wrong with the name, the files or the options.
     """
     from modalities.common import pretrained
 
-    return pretrained.load(name)
+    return pretrained.load(
+        name, revision, task=task, num_outputs=num_outputs, input_size=input_size, in_chans=in_chans,
+        dtype=dtype, device=device, allow_nonfinite=allow_nonfinite, **changes,
+    )  # fmt: skip
 
 
 def pretrain(recipe: str, to: str | Path, changes: dict[str, Any] | None = None, resume: bool = False) -> Path:

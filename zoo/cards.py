@@ -4,6 +4,7 @@ A number appears in a card only together with the command that measured it.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def write_card(model: Model, record: dict[str, Any], run: Path, where: str = FOL
     """The text of a card for a model that a run made, and the files it shows (name -> path).
 
     `where` is what the card's snippet loads. Raises CheckpointError when the result is no valid card."""
-    system = registry.systems()[model.system]
+    system = entry_of(model)
     name = model.name or model.system
     results = record.get("evaluations", [])
     recipe = (run / "recipe.yaml").read_text(encoding="utf-8").strip()
@@ -64,11 +65,17 @@ def write_card(model: Model, record: dict[str, Any], run: Path, where: str = FOL
         results=[{"detail": "", "unit": "", **r} for r in results],
         commands=list(dict.fromkeys(r.get("command", record["command"]) for r in results)),
         limits=system.limits,
-        licence=f"{LICENCE} for the code and these weights. Data: {record['data'].get('licence', 'the licence of the data that you trained on applies')}.",
+        licence=f"{licence_text(model)} Data: {record['data'].get('licence', 'the licence of the data that you trained on applies')}.",
         citation=system.citation,
     )
     check_card(text, name)
     return text, {PICTURE: picture} if picture else {}
+
+
+def entry_of(model: Model) -> registry.SystemEntry:
+    """What the registry says of a model's system, in the words for this very model (with or without head)."""
+    entry = registry.systems()[model.system]
+    return replace(entry, **entry.headless) if getattr(model.config, "num_classes", None) == 0 else entry
 
 
 def latest_picture(run: Path) -> Path | None:
@@ -79,7 +86,7 @@ def latest_picture(run: Path) -> Path | None:
 
 def metadata(model: Model, record: dict[str, Any]) -> ModelCardData:
     """The YAML head of the card, as huggingface_hub and the Hub read it."""
-    system = registry.systems()[model.system]
+    system = entry_of(model)
     name = model.name or model.system
     evaluations = [
         EvalResult(
@@ -94,7 +101,7 @@ def metadata(model: Model, record: dict[str, Any]) -> ModelCardData:
         for r in record.get("evaluations", [])
     ]
     return ModelCardData(
-        license=LICENCE,
+        license=model.licence or LICENCE,
         library_name="modality-zoo",
         pipeline_tag=system.pipeline_tag,
         tags=["modality-zoo", name.partition("/")[0], *system.tags],
@@ -102,10 +109,20 @@ def metadata(model: Model, record: dict[str, Any]) -> ModelCardData:
     )
 
 
+def licence_text(model: Model) -> str:
+    """What may be done with code and weights, in a sentence."""
+    if not model.licence:
+        return f"{LICENCE} for the code and these weights."
+    if model.licence == "unknown":
+        return f"{LICENCE} for the code. The licence of the weights is not known: ask their authors before you use them."
+    forbids = ", which forbids commercial use" if "nc" in model.licence.split("-") else ""
+    return f"{LICENCE} for the code. {model.licence} for the weights, as for those that they were made from{forbids}."
+
+
 def snippet(model: Model, where: str = FOLDER) -> str:
     """Python lines that load this very model and use it."""
     config = model.config
-    lines = registry.systems()[model.system].snippet.format(
+    lines = entry_of(model).snippet.format(
         width=config.embed_dim, tokens=model.pos_embed.shape[1], classes=getattr(config, "num_classes", 0)
     )
     return f'import zoo\n\nmodel = zoo.from_pretrained("{where}")\n{lines}'
@@ -123,7 +140,7 @@ def check_card(text: str, name: str) -> ModelCard:
     try:
         card = ModelCard(text)
         ModelCardData(**card.data.to_dict())
-    except (ValueError, TypeError, yaml.YAMLError) as error:
+    except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
         raise CheckpointError(f"The card of {name} is not valid for the Hub: {error}") from error
     if not card.text.strip() or card.data.library_name != "modality-zoo":
         raise CheckpointError(f"The card of {name} is empty or does not name modality-zoo as its library.")

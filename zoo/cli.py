@@ -54,12 +54,16 @@ def list_verb(arguments: list[str]) -> None:
 
 
 def show_verb(arguments: list[str]) -> None:
-    """Show what a model is: `zoo show NAME`."""
+    """Show what a model is: `zoo show NAME`, a registered name, a folder or a model of the Hub."""
     import tyro
 
     def show(name: tyro.conf.Positional[str]) -> None:
         from modalities import registry
 
+        if name not in registry.entries():
+            from zoo.showing import show_folder
+
+            return show_folder(name)
         entry = registry.find(name)
         system = registry.systems()[entry.system]
         print(f"{entry.name}: {entry.summary}\n\n{system.what}\n\nPaper       {system.paper}")
@@ -152,7 +156,7 @@ def predict_verb(arguments: list[str]) -> None:
 
 
 def publish_verb(arguments: list[str]) -> None:
-    """Write what a run made, with its card, to a folder: `zoo publish RUN --to FOLDER`."""
+    """Publish a model with its card, checked: `zoo publish RUN --repo NAMESPACE/NAME` (the Hub) or `--to FOLDER`."""
     import tyro
 
     from zoo.publishing import publish
@@ -177,6 +181,27 @@ def report_verb(arguments: list[str]) -> None:
     tyro.cli(report, args=arguments, prog="zoo report", use_underscores=True)
 
 
+def hub_verb(arguments: list[str]) -> None:
+    """Run a Hub on this machine, to try publishing without an account: `zoo hub serve [--folder F] [--port N]`."""
+    import tyro
+
+    from zoo.serving import serve
+
+    what, rest = positional(arguments)
+    if what != "serve" and not {"-h", "--help"} & set(arguments):
+        raise ConfigError(f"zoo hub knows one word, serve; found {what or 'none'!r}.{did_you_mean(what, ['serve'])}")
+    tyro.cli(serve, args=rest, prog="zoo hub serve", use_underscores=True)
+
+
+def convert_verb(arguments: list[str]) -> None:
+    """Convert the weights of an official release: `zoo convert FILE --from official --to FOLDER`."""
+    import tyro
+
+    from zoo.converting import convert
+
+    tyro.cli(convert, args=arguments, prog="zoo convert", use_underscores=True)
+
+
 VERBS: dict[str, Callable[[list[str]], None]] = {
     "list": list_verb,
     "show": show_verb,
@@ -188,6 +213,8 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "predict": predict_verb,
     "publish": publish_verb,
     "report": report_verb,
+    "hub": hub_verb,
+    "convert": convert_verb,
 }
 
 

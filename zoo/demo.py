@@ -83,7 +83,8 @@ def _run_demo(folder: Path) -> dict[str, Any]:
     _record_evaluations(folder / "pretrain", values, test)
     _draw(model, test, folder / "reconstructions.png")
     publish(folder / "pretrain", to=folder / "published" / "mae-tiny-digits")
-    classifier = publish(folder / "finetune" / "pretrained-0", to=folder / "published" / "classifier")
+    classifier = folder / "published" / "classifier"
+    publish(folder / "finetune" / "pretrained-0", to=classifier)
     said = _predict_elsewhere(classifier, test, folder / "test-digits")
     seconds = time.perf_counter() - began
     results = {

@@ -1,45 +1,123 @@
-"""Publishing: a run's export, checked and with a fresh card, in a folder of its own."""
+"""Publishing: what a run made, checked as a stranger would use it, then to a folder or in one commit to the Hub."""
 
 import logging
+import re
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import tyro
 
-from modalities.common import pretrained
-from trainer.errors import CheckpointError
-from trainer.files import read_json
-from zoo.cards import FOLDER, write_card
+from modalities.common import hub, pretrained
+from modalities.common.model import Model
+from trainer.errors import CheckpointError, ConfigError
+from trainer.files import read_json, sha256_of
+from zoo.cards import FOLDER, check_card, write_card
+from zoo.rehearsal import fingerprint, rehearse
+from zoo.uploading import check_repository, upload
 
 log = logging.getLogger("zoo")
 
+LOADS = re.compile(r'(zoo\.from_pretrained\(")[^"]*("\))')
+"""The call in a card's snippet."""
+PICTURE_LINK = re.compile(r"!\[[^\]]*\]\(([\w.-]+)\)")
+"""A picture of a card that lies beside it."""
 
-def publish(run: tyro.conf.Positional[Path], /, to: Path) -> Path:
-    """Write what a run exported to a folder that others can load: weights, config, preprocessing, card, picture.
 
-    The weights are loaded strictly first and must be finite, the card must parse as the Hub parses it; the
-    folder appears complete or not at all.
+def publish(
+    source: tyro.conf.Positional[Path], /, to: Path | None = None, repo: str | None = None, private: bool = False, dry_run: bool = False
+) -> str | None:
+    """Publish a model with its card to a folder, to the Hub, or to both.
+
+    Checked first: the weights are finite and load strictly, the card is valid for the Hub, and in a new process its snippet runs
+    and the model gives the same output. A folder appears complete or not at all, a repository changes by one commit, and
+    what was written is read back (from the Hub: downloaded) and compared. Returns the id of the commit on the Hub.
 
     Args:
-        run: Folder of a finished run.
+        source: Folder of a finished run, or of a model with its card in README.md.
         to: Folder to write: new, empty, or an earlier publication, which is replaced.
+        repo: Repository on the Hub, namespace/name. It is made when it does not exist.
+        private: Only you can see the new repository.
+        dry_run: Check everything, say what would be published, send and write nothing.
     """
-    return publish_as(run, to, FOLDER)
+    if to is None and repo is None:
+        raise ConfigError("Say where to publish: --repo NAMESPACE/NAME (the Hub), --to FOLDER, or both.")
+    if private and repo is None:
+        raise ConfigError("--private is for a repository on the Hub. Give --repo NAMESPACE/NAME too.")
+    if repo is not None and hub.hub_id(repo) != (repo, None):
+        raise ConfigError(f"{repo!r} is no name for a repository on the Hub. Expected namespace/name, as in me/my-model.")
+    existing = check_repository(repo, private) if repo is not None and not dry_run else None
+    with tempfile.TemporaryDirectory(prefix="zoo-publish-") as scratch:
+        place = Path(scratch) / "model"
+        model, parts, result = _prepare(source, place, repo or FOLDER)
+        size = sum(p.stat().st_size for p in place.iterdir()) / 1e6
+        if dry_run:
+            for path in sorted(place.iterdir()):
+                print(f"{path.stat().st_size:>13,}  {path.name}")
+            targets = ([f"{repo} ({'private' if private else 'public'})"] if repo else []) + ([str(to)] if to else [])
+            print(f"{model.name} is ready: {size:.1f} MB for {' and '.join(targets)}. Nothing was sent or written.")
+            return None
+        if to is not None:
+            _write(model, parts, place, to)
+            log.info("Published %s to %s (%.1f MB). Load it with zoo.from_pretrained(%r).", model.name, to, size, str(to))
+        if repo is None:
+            return None
+        commit = upload(place, repo, private, existing)
+        _check_download(place, repo, commit, result, Path(scratch) / "cache")
+        log.info("Published %s to %s (%.1f MB, commit %s). Load it with zoo.from_pretrained(%r).", model.name, repo, size, commit[:12], repo)
+        return commit
 
 
-def publish_as(run: Path, to: Path, where: str) -> Path:
-    """`publish`, with what the card's snippet loads: the folder, or the name under which the model is registered."""
-    if not (run / "record.json").exists():
-        unfinished = (run / "recipe.yaml").exists()
-        hint = "The run is not finished: start it again with --resume." if unfinished else "Expected the folder of a run (zoo pretrain, zoo finetune)."
-        raise CheckpointError(f"{run} has no record.json. {hint}")
-    record = read_json(run / "record.json")
-    model = pretrained.load(run / "export")
-    card, files = write_card(model, record, run, where)
-    model.save_pretrained(to, card=card, files=files)
-    again = pretrained.load(to)
-    theirs = again.state_dict()
-    if any(not tensor.equal(theirs[name]) for name, tensor in model.state_dict().items()):
-        raise CheckpointError(f"What was written to {to} does not read back as it was. Check the disk and publish again.")
-    size = sum(p.stat().st_size for p in to.iterdir())
-    log.info("Published %s to %s (%.1f MB). Load it with zoo.from_pretrained(%r).", model.name, to, size / 1e6, str(to))
-    return to
+def publish_as(run: Path, to: Path, where: str) -> None:
+    """Publish a run to a folder whose card loads it by the name under which it is registered."""
+    with tempfile.TemporaryDirectory(prefix="zoo-publish-") as scratch:
+        place = Path(scratch) / "model"
+        model, parts, _ = _prepare(run, place, where)
+        _write(model, parts, place, to)
+
+
+def _prepare(source: Path, place: Path, where: str) -> tuple[Model, dict[str, Any], str]:
+    """Write what is to be published to `place` and rehearse its use: (model, its card and pictures, fingerprint of an output)."""
+    model, parts = _gather(source, where)
+    model.save_pretrained(place, **parts)
+    return model, parts, rehearse(model, place, parts["card"])
+
+
+def _write(model: Model, parts: dict[str, Any], place: Path, to: Path) -> None:
+    """Write the same to the folder that was asked for, and read it back."""
+    model.save_pretrained(to, **parts)
+    _compare(place, to, f"What was written to {to}")
+
+
+def _gather(source: Path, where: str) -> tuple[Model, dict[str, Any]]:
+    """The model to publish, and its card and pictures as `Model.save_pretrained` takes them. `where` is what the card's snippet loads."""
+    if (source / "record.json").exists():
+        model = pretrained.load(source / "export")
+        card, files = write_card(model, read_json(source / "record.json"), source, where)
+    elif (source / "README.md").exists() and (source / "config.json").exists():
+        model = pretrained.load(source)
+        card = LOADS.sub(rf"\g<1>{where}\g<2>", (source / "README.md").read_text(encoding="utf-8"))
+        check_card(card, str(source))
+        files = {name: source / name for name in hub.wanted(PICTURE_LINK.findall(card)) if (source / name).is_file()}
+    elif (source / "recipe.yaml").exists():
+        raise CheckpointError(f"{source} has no record.json. The run is not finished: start it again with --resume.")
+    else:
+        raise CheckpointError(f"{source} has no record.json. Expected the folder of a run (zoo pretrain, zoo finetune), or of a model with config.json and README.md.")
+    if model.preprocess is None:
+        raise CheckpointError(f"The model in {source} has no preprocessing, so nobody could use it on files. Save it with model.preprocess set.")
+    return model, {"card": card, "files": files}
+
+
+def _compare(ours: Path, theirs: Path, what: str) -> None:
+    """Raise CheckpointError unless the second folder holds every file of the first."""
+    wrong = [p.name for p in sorted(ours.iterdir()) if not (theirs / p.name).is_file() or sha256_of(theirs / p.name) != sha256_of(p)]
+    if wrong:
+        raise CheckpointError(f"{what} does not read back as it was ({', '.join(wrong)} differ). Publish again; if it stays so, check the disk.")
+
+
+def _check_download(place: Path, repo: str, commit: str, expected: str, cache: Path) -> None:
+    """Download what was published into an empty cache, compare every file and one output."""
+    snapshot = hub.fetch(repo, commit, cache)
+    _compare(place, snapshot.folder, f"What {repo} holds at commit {commit}")
+    if fingerprint(pretrained.load(snapshot.folder)) != expected:
+        raise CheckpointError(f"{repo} at commit {commit} gives another output than the model here. Publish it again.")

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from modalities.common.loading import Change, Rule
 from modalities.common.masking import Masking, gather_tokens, keep_count, mask_from_noise
+from modalities.common.model import Model
 from modalities.common.positions import sincos_table
-from modalities.common.vit import ViTConfig, ViTEncoder, init_linear, transformer
+from modalities.common.vit import ViTConfig, ViTEncoder, adapted_table, init_linear, transformer
 from trainer.errors import ModelError
 from trainer.objective import Batch
 from trainer.randomness import draws_on_device
@@ -58,6 +60,7 @@ class MaskedAutoencoder(ViTEncoder):
     """
 
     config_class = MaskedAutoencoderConfig
+    parts = {"decoder_": "decoder", "mask_token": "decoder", "": "encoder"}
 
     def __init__(self, config: MaskedAutoencoderConfig) -> None:
         super().__init__(config)
@@ -70,7 +73,24 @@ class MaskedAutoencoder(ViTEncoder):
         self.decoder_pos_embed = nn.Parameter(table, requires_grad=False)
         self.decoder_blocks = transformer(config, width, config.decoder_depth, config.decoder_num_heads, config.decoder_mlp_ratio)
         self.decoder_norm = nn.LayerNorm(width, eps=config.norm_eps)
-        self.decoder_pred = init_linear(nn.Linear(width, self.patch_values))
+        self.decoder_pred = self._new_prediction()
+
+    def _new_prediction(self) -> nn.Linear:
+        return init_linear(nn.Linear(self.config.decoder_embed_dim, self.patch_values))
+
+    @classmethod
+    def change_from(
+        cls, source: type[Model], old: MaskedAutoencoderConfig, new: MaskedAutoencoderConfig, new_head: bool = False
+    ) -> Change:
+        """The encoder's changes and the decoder's table; a patch of other values needs a new last layer."""
+        change = super().change_from(source, old, new, new_head)
+        rules: tuple[Rule, ...] = ()
+        if (old.in_chans, old.patch_size) != (new.in_chans, new.patch_size):
+            rules = (Rule(r"decoder_pred\..*", "patches hold other values than those that it predicted"),)
+        return Change({**change.adapted, **adapted_table("decoder_pos_embed", old, new)}, new=rules, unused=rules)
+
+    def init_new(self, names: set[str]) -> None:
+        self.decoder_pred = self._new_prediction()
 
     def draw_masking(self, x: Tensor, noise: Tensor | None, mask_ratio: float, keys: Tensor | None = None) -> Masking:
         """Choose the visible patches of an input (B, C, *input_size) at random.

@@ -7,9 +7,11 @@ the patch with the channel last. Letters: B batch, C channels, L patches, D widt
 import math
 from collections.abc import Sequence
 
+from timm.layers import resample_patch_embed
+from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
-from trainer.errors import ModelError
+from trainer.errors import ModelError, shorten
 
 _CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -18,7 +20,7 @@ def grid_of(input_size: Sequence[int], patch_size: Sequence[int]) -> tuple[int, 
     """How many patches lie along each axis. ModelError when the input is no whole number of patches."""
     if len(input_size) != len(patch_size) or len(input_size) not in _CONVOLUTIONS:
         raise ModelError(
-            f"Input size {tuple(input_size)} and patch size {tuple(patch_size)} must both have 1, 2 or 3 axes, "
+            f"Input size {shorten(tuple(input_size))} and patch size {shorten(tuple(patch_size))} must both have 1, 2 or 3 axes, "
             f"found {len(input_size)} and {len(patch_size)}."
         )
     for size, patch in zip(input_size, patch_size):
@@ -53,6 +55,26 @@ def unpatchify(patches: Tensor, patch_size: Sequence[int], grid: Sequence[int], 
     pairs = [axis for i in range(n) for axis in (1 + i, 1 + n + i)]
     x = x.permute(0, 2 * n + 1, *pairs)  # (B, C, g1, p1, g2, p2, ...)
     return x.reshape(-1, channels, *(g * p for g, p in zip(grid, patch_size)))  # (B, C, *spatial)
+
+
+def adapt_patch_embedding(weight: Tensor, in_chans: int, patch_size: Sequence[int]) -> Tensor:
+    """The kernel of a patch embedding, (D, C, *patch), for other channels or another patch size.
+
+    Channels as timm does it: one channel gets the sum over the old ones (grey input then acts as if repeated); more get the
+    old ones in turn, scaled by old / new, so that the size of the output stays. The patch is resampled by the
+    pseudo-inverse of bicubic resizing (FlexiViT, Beyer et al. 2022, arXiv 2212.08013), for two axes only.
+    """
+    if weight.ndim - 2 != len(patch_size):
+        raise ModelError(f"A patch embedding over {weight.ndim - 2} axes cannot take the patch size {tuple(patch_size)}.")
+    spatial = weight.shape[2:]
+    if in_chans != weight.shape[1]:
+        flat = adapt_input_conv(in_chans, weight.flatten(2).unsqueeze(3), base_chans=weight.shape[1])  # (D, C', prod(patch), 1)
+        weight = flat.reshape(len(weight), in_chans, *spatial)
+    if tuple(patch_size) != tuple(spatial):
+        if len(patch_size) != 2:
+            raise ModelError(f"Only patches with two axes can be resampled; keep the patch size {tuple(spatial)}, found {tuple(patch_size)}.")
+        weight = resample_patch_embed(weight, list(patch_size))
+    return weight
 
 
 class PatchEmbed(nn.Module):

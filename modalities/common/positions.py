@@ -40,6 +40,8 @@ def sincos_table(dim: int, grid: Sequence[int], layout: Layout, prefix: int = 1)
     - "interleaved" (VideoMAE): one coordinate, the flattened index; even channels sine, odd channels cosine.
     """
     n = len(grid)
+    if torch.get_default_device().type == "meta":
+        return torch.empty(1, prefix + math.prod(grid), dim)  # a skeleton: the values come from a file
     if layout == "interleaved":
         sine, cosine = sincos_1d(dim, torch.arange(math.prod(grid))).chunk(2, dim=1)
         table = torch.stack([sine, cosine], dim=2).flatten(1)  # (L, dim)

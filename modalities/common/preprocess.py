@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from trainer.config import from_dict, to_dict
-from trainer.errors import CheckpointError
+from trainer.errors import CheckpointError, shorten
 from trainer.files import read_json, write_json
 from trainer.objective import Batch
 
@@ -25,22 +25,37 @@ class Preprocess:
     def __call__(self, raw: Any) -> Batch:
         raise NotImplementedError(f"{type(self).__name__} must define __call__(raw) -> batch")
 
+    def values(self) -> dict[str, Any]:
+        """Type and fields, as they are stored."""
+        return {"type": self.type, **to_dict(self)}
+
     def save(self, folder: Path) -> None:
         """Write `preprocessor_config.json` into a folder."""
-        write_json(folder / FILE, {"type": self.type, **to_dict(self)})
+        write_json(folder / FILE, self.values())
+
+    def adapted(self, input_shape: tuple[int, ...]) -> "Preprocess | None":
+        """The same preprocessing for a model that reads another shape, (C, *size); None when there is no such."""
+        raise NotImplementedError(f"{type(self).__name__} must define adapted(input_shape)")
+
+    def require_shape(self, input_shape: tuple[int, ...], where: str) -> None:
+        """Raise CheckpointError unless this gives what a model reads, (C, *size)."""
+        raise NotImplementedError(f"{type(self).__name__} must define require_shape(input_shape, where)")
 
     @staticmethod
     def load(folder: Path) -> "Preprocess | None":
         """Read `preprocessor_config.json` of a folder; None when there is none. CheckpointError when it is not ours."""
         path = folder / FILE
-        if not path.exists():
-            return None
-        values = read_json(path)
-        kind = values.pop("type", None) if isinstance(values, dict) else None
-        if kind not in TYPES:
-            raise CheckpointError(f"{path} has the type {kind!r}. Expected one of: {', '.join(TYPES)}.")
+        return Preprocess.from_values(read_json(path), str(path)) if path.exists() else None
+
+    @staticmethod
+    def from_values(values: Any, where: str) -> "Preprocess":
+        """The preprocessing that `save` wrote as a mapping. CheckpointError when it names none of ours."""
+        kind = values.get("type") if isinstance(values, dict) else None
+        if not isinstance(kind, str) or kind not in TYPES:
+            raise CheckpointError(f"{where} has the type {shorten(kind)}. Expected one of: {', '.join(TYPES)}.")
         module, _, name = TYPES[kind].partition(":")
-        return from_dict(getattr(importlib.import_module(module), name), values, str(path))
+        fields = {key: value for key, value in values.items() if key != "type"}
+        return from_dict(getattr(importlib.import_module(module), name), fields, where)
 
 
 TYPES = {"image": "modalities.vision.preprocess:ImagePreprocess"}

@@ -18,14 +18,15 @@ from accelerate.utils import set_seed
 
 from modalities.common import pretrained
 from modalities.common.evaluation import ReportedEvaluator, in_words, results
-from modalities.common.model import Model, check_tensors
+from modalities.common.loading import match, own_name
+from modalities.common.model import Model
 from trainer.callback import overriding
 from trainer.config import leaves
 from trainer.data import Source
 from trainer.devices import hardware
 from trainer.errors import ConfigError, Interrupted, ZooError
 from trainer.evaluation import Evaluate
-from trainer.files import remove_leftovers, write_json
+from trainer.files import TEMPORARY, remove_leftovers, write_json
 from trainer.lock import NAME as LOCK
 from trainer.lock import locked
 from trainer.logs import MetricsFile, Pictures, ProgressBar, Sessions, TensorBoard, finite, read_lines
@@ -122,9 +123,8 @@ def _check(recipe: ModelRecipe, folder: Path, resume: bool, requeue: bool) -> bo
 
 def _begin(recipe: ModelRecipe, folder: Path, resume: bool) -> None:
     """The first writing in a run folder, under its lock."""
-    if resume:
-        remove_leftovers(folder)
-    else:
+    remove_leftovers(folder)
+    if not resume:
         _check_new(folder)  # again: another run may have begun since
         recipe.save(folder / "recipe.yaml")
 
@@ -141,7 +141,7 @@ def _warm_start(recipe: ModelRecipe, objective: Objective) -> Path | None:
     else:
         model = pretrained.load(recipe.init_from)
         state, target, where = model.state_dict(), objective.export(), recipe.init_from
-    check_tensors(target.state_dict(), state, f"init_from: {where} does not fit the model of this recipe.")
+    match(target, state, own_name, f"init_from: {where} does not fit the model of this recipe.")
     target.load_state_dict(state)
     log.info("Beginning with the weights of %s%s", where, " and its optimizer's moments" if recipe.init_optimizer else "")
     return checkpoint
@@ -219,7 +219,7 @@ def _check_new(folder: Path) -> None:
         raise ConfigError(
             f"{folder} holds a run already{reached}. Add --resume to go on with it, or choose another folder with --to."
         )
-    if folder.exists() and any(p.name != LOCK for p in folder.iterdir()):
+    if folder.exists() and any(p.name != LOCK and not p.name.startswith(TEMPORARY) for p in folder.iterdir()):
         raise ConfigError(f"{folder} is not empty and holds no run. Choose a new folder with --to.")
 
 

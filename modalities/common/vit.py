@@ -14,10 +14,11 @@ from timm.layers import QuickGELU
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from modalities.common.loading import Adaptation, Change
 from modalities.common.model import Model
-from modalities.common.patches import PatchEmbed, grid_of
-from modalities.common.positions import Layout, sincos_table
-from trainer.errors import ConfigError, DataError, did_you_mean
+from modalities.common.patches import PatchEmbed, adapt_patch_embedding, grid_of
+from modalities.common.positions import Layout, resize_positions, sincos_table
+from trainer.errors import ConfigError, DataError, did_you_mean, shorten
 from trainer.objective import Batch
 
 ACTIVATIONS = {
@@ -70,10 +71,12 @@ class ViTConfig:
             object.__setattr__(self, name, (value,) * axes if isinstance(value, int) else tuple(value))
         grid_of(self.input_size, self.patch_size)
         self._require_positive("in_chans", "embed_dim", "depth", "mlp_ratio", "norm_eps")
+        if not self.norm_eps < 1:
+            raise ConfigError(f"norm_eps is a small number that keeps a division finite, found {self.norm_eps}.")
         self._require_heads("embed_dim", "num_heads")
         if self.activation not in ACTIVATIONS:
             raise ConfigError(
-                f"activation must be one of {', '.join(ACTIVATIONS)}, found {self.activation!r}.{did_you_mean(self.activation, ACTIVATIONS)}"
+                f"activation must be one of {', '.join(ACTIVATIONS)}, found {shorten(self.activation)}.{did_you_mean(self.activation, ACTIVATIONS)}"
             )
         if not 0 <= self.drop_path < 1:
             raise ConfigError(f"drop_path is a rate from 0 up to but not 1, found {self.drop_path}.")
@@ -91,7 +94,7 @@ class ViTConfig:
     def _require_heads(self, width: str, heads: str) -> None:
         d, h = getattr(self, width), getattr(self, heads)
         if h < 1 or d % h:
-            fitting = [n for n in range(1, d + 1) if d % n == 0]
+            fitting = [n for n in range(1, min(d, 4096) + 1) if d % n == 0] or [1]
             near = sorted(sorted(fitting, key=lambda n: abs(n - h))[:3])
             raise ConfigError(
                 f"{width}={d} cannot be split into {heads}={h} equal heads. "
@@ -108,6 +111,7 @@ class ViTEncoder(Model):
     """
 
     config_class = ViTConfig
+    parts = {"": "encoder"}
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__(config)
@@ -127,6 +131,18 @@ class ViTEncoder(Model):
         if self.input_key not in batch:
             raise DataError(f"{type(self).__name__} reads batch[{self.input_key!r}]; this batch holds: {', '.join(batch) or 'nothing'}.")
         return batch[self.input_key]
+
+    def input_shape(self) -> tuple[int, ...]:
+        return (self.config.in_chans, *self.config.input_size)
+
+    @classmethod
+    def change_from(cls, source: type[Model], old: ViTConfig, new: ViTConfig, new_head: bool = False) -> Change:
+        """Another grid resizes the position table; other channels or patches adapt the patch embedding."""
+        adapted = adapted_table("pos_embed", old, new)
+        if (old.in_chans, old.patch_size) != (new.in_chans, new.patch_size):
+            how = f"{old.in_chans} channels of {_times(old.patch_size)} pixels to {new.in_chans} of {_times(new.patch_size)}"
+            adapted["patch_embed.proj.weight"] = Adaptation(how, lambda weight: adapt_patch_embedding(weight, new.in_chans, new.patch_size))
+        return Change(adapted)
 
     def embed_patches(self, x: Tensor) -> Tensor:
         """(B, C, *input_size) -> (B, L, D): patches with their positions."""
@@ -155,6 +171,18 @@ class ViTEncoder(Model):
         if name in ("cls_token", "pos_embed") or name.startswith("patch_embed."):
             return 0
         return int(name.split(".")[1]) + 1 if name.startswith("blocks.") else self.config.depth + 1
+
+
+def adapted_table(name: str, old: ViTConfig, new: ViTConfig) -> dict[str, Adaptation]:
+    """How the position table `name` comes to another grid; nothing when the grid is the same."""
+    if old.grid == new.grid:
+        return {}
+    how = f"position table interpolated from {_times(old.grid)} to {_times(new.grid)} patches"
+    return {name: Adaptation(how, lambda table: resize_positions(table, old.grid, new.grid, int(old.class_token)))}
+
+
+def _times(sides: tuple[int, ...]) -> str:
+    return " x ".join(map(str, sides))
 
 
 def transformer(config: Any, width: int, depth: int, heads: int, mlp_ratio: float, drop_path: float = 0.0) -> nn.Sequential:

@@ -30,6 +30,8 @@ SYSTEMS = {
         snippet='batch = model.preprocess(["image.png"])  # files, PIL images, arrays or tensors\n'
         "features = model.embed(batch)  # (1, {width})\n"
         "tokens = model.tokens(batch)  # (1, {tokens}, {width}), class token first",
+        tasks={"classification": "vision/mae-vit"},
+        weights_licence="cc-by-nc-4.0",
     ),
     "vision/mae-vit": SystemEntry(
         target="modalities.vision.models.vit:ViTClassifier",
@@ -43,7 +45,15 @@ SYSTEMS = {
         tags=("mae", "vit"),
         picture="Test images with their label and the prediction",
         snippet='logits = model(model.preprocess(["image.png"]))  # (1, {classes})\n'
-        "print(model.config.class_names[logits.argmax()])",
+        "print(logits.argmax(dim=1), model.config.class_names)",
+        headless={
+            "what": "The encoder of a masked auto-encoder without decoder and without head: a vision transformer that gives features, or starts a fine-tuning.",
+            "limits": "Its frozen features are weaker than those of contrastive methods; it is at its best when it is fine-tuned.",
+            "pipeline_tag": "image-feature-extraction",
+            "snippet": 'features = model.embed(model.preprocess(["image.png"]))  # (1, {width})',
+        },
+        tasks={"classification": "vision/mae-vit"},
+        weights_licence="cc-by-nc-4.0",
     ),
 }
 

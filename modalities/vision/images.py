@@ -55,7 +55,10 @@ def as_picture(raw: Any, channels: int, where: str = "the image") -> Picture:
         if raw.ndim == 3 and raw.shape[0] not in (1, 3):
             hint = " It looks like (H, W, C): use tensor.permute(2, 0, 1)." if raw.shape[2] in (1, 3) else ""
             raise DataError(f"{where} is a tensor of shape {tuple(raw.shape)}; expected (C, H, W) with 1 or 3 channels.{hint}")
+        if raw.layout is not torch.strided or raw.is_meta or raw.is_quantized:
+            raise DataError(f"{where} is a tensor without plain values ({raw.layout}, {raw.device}, {raw.dtype}); expected a dense one, as from .to_dense().")
         raw = raw.detach().cpu()
+        raw = raw.float() if raw.dtype == torch.bfloat16 else raw  # numpy has no bfloat16
         return _from_array((raw.permute(1, 2, 0) if raw.ndim == 3 else raw).numpy(), channels, where)
     raise DataError(f"{where} is a {type(raw).__name__}; expected a path, a PIL image, an array or a tensor.")
 
@@ -95,6 +98,8 @@ def to_eight_bit(picture: Picture) -> Image.Image:
 def _flatten(image: Image.Image, channels: int, where: str) -> Picture:
     """An opened PIL image, which may be changed, as a picture; Pillow's own errors pass through."""
     image.load()
+    if 0 in image.size:
+        raise DataError(f"{where} is empty: {image.size[0]} x {image.size[1]} pixels.")
     white_is_zero = getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode in (*SIXTEEN_BIT, "I", "F"):
@@ -140,7 +145,11 @@ def _from_array(array: np.ndarray, channels: int, where: str) -> Picture:
     if array.dtype == np.uint16:
         array = array.astype(np.float32) / 65535
     elif array.dtype != bool and not np.issubdtype(array.dtype, np.floating):
-        raise DataError(f"{where} has the type {array.dtype}; expected uint8, uint16, bool, or floats in 0..1.")
+        hint = ""
+        if np.issubdtype(array.dtype, np.integer):
+            low, high = int(array.min()), int(array.max())
+            hint = f" It holds {low} to {high}: " + ("use .astype('uint8')." if 0 <= low and 1 < high <= 255 else "use bool, or floats in 0..1.")
+        raise DataError(f"{where} has the type {array.dtype}; expected uint8, uint16, bool, or floats in 0..1.{hint}")
     values = array.astype(np.float32)
     if not np.isfinite(values).all():
         raise DataError(f"{where} holds {int((~np.isfinite(values)).sum())} NaN or infinite pixels out of {values.size}.")

@@ -6,22 +6,30 @@ another decoder name) and "transformers-memory" (the state_dict of its version 5
 be used and every tensor of the model must be filled; nothing is dropped or made up in silence.
 """
 
+import dataclasses
 import itertools
 import logging
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
+import timm
 import torch
-from torch import Tensor
+from timm.layers import Mlp
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import Tensor, nn
 
 from modalities import registry
-from modalities.common.model import Model, check_tensors
+from modalities.common.loading import match, skeleton, told
+from modalities.common.model import Model
+from modalities.common.stored import Description
+from modalities.common.vit import ACTIVATIONS
 from modalities.vision.models.mae import MAE, MAEConfig
-from modalities.vision.models.vit import ViTClassifier
-from trainer.config import from_dict, replace
-from trainer.errors import CheckpointError, ModelError
+from modalities.vision.models.vit import ViTClassifier, ViTClassifierConfig
+from trainer.config import from_dict
+from trainer.errors import CheckpointError, ModelError, did_you_mean, shorten
 
 log = logging.getLogger("zoo")
 
@@ -71,6 +79,8 @@ _OFFICIAL = (
     "img_size", "patch_size", "in_chans", "embed_dim", "depth", "num_heads", "mlp_ratio", "qkv_bias", "norm_eps", "drop_path_rate",
     "decoder_embed_dim", "decoder_depth", "decoder_num_heads",
 )  # fmt: skip
+_OFFICIAL_OTHERS = ("num_classes", "global_pool", "mask_ratio", "norm_pix_loss")
+"""Arguments of the official code that are read elsewhere or that no weight depends on."""
 _TRANSFORMERS_FIELDS = {
     "input_size": "image_size",
     "patch_size": "patch_size",
@@ -93,9 +103,10 @@ def recognise(keys: Iterable[str], config: Fields | None) -> str | None:
         return None
     keys, config = set(keys), config or {}
     kind = config.get("model_type")
-    if kind == "vit_mae" or (kind is None and {"vit.embeddings.cls_token", "decoder.mask_token"} <= keys):
+    both = any(k.startswith("vit.embeddings.") for k in keys) and any(k.startswith("decoder.decoder_") for k in keys)
+    if kind == "vit_mae" or (kind is None and both):
         return _spelling(keys)
-    flat = {"pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight"} <= keys
+    flat = len({"cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight"} & keys) > 2  # one may be lost: it will be named
     if kind is None and flat and "architecture" in config:
         return "timm" if str(config["architecture"]).startswith("vit_") else None
     return "official" if kind is None and flat else None
@@ -108,51 +119,65 @@ def _spelling(keys: Iterable[str]) -> str:
     return "transformers-5" if any(k.startswith("decoder.decoder_encoder.") for k in keys) else "transformers"
 
 
-def build(state: State, config: Fields | None, layout: str, where: str) -> Model:
-    """The model of a foreign checkpoint, in evaluation mode and single precision, with its preprocessing."""
-    system, fields, _, ours = from_layout(state, config, layout, where)
-    cls = registry.system_class(system)
-    ours = {k: v.float() if v.is_floating_point() else v for k, v in ours.items()}
-    model = cls.from_state(from_dict(cls.config_class, fields, where), ours, where)
-    if model.config.in_chans in (1, 3):
-        stated = (config or {}).get("pretrained_cfg", {}) if layout == "timm" else {}
-        changes = {k: stated[k] for k in ("mean", "std", "interpolation", "crop_pct") if k in stated}
-        model.preprocess = replace(model.default_preprocess(), changes, where)
-    return model
+def describe(meta: Mapping[str, Tensor], config: Fields | None, layout: str, where: str, preprocessing: Any = None) -> Description:
+    """What a folder or file in a layout holds. `meta`: its tensors, of which only names and shapes are looked at.
+
+    `config` is its config.json, `preprocessing` its preprocessor_config.json, as far as it has them. Beyond `read`, nothing is
+    taken on trust here: timm is asked what its architecture is, and a field that nobody reads is an error. Raises CheckpointError.
+    """
+    if layout == "timm":
+        config = timm_arguments(config or {}, where)
+    elif layout == "official":
+        unknown = sorted((config or {}).keys() - {*_OFFICIAL, *_OFFICIAL_OTHERS})
+        if unknown:
+            known = ", ".join(_OFFICIAL)
+            raise CheckpointError(f"{where}: config.json has {shorten(unknown[0])}, no argument of the official classes.{did_you_mean(unknown[0], _OFFICIAL)} They take {known}.")
+    described = read(meta, config, layout, where)
+    changes = _transformers_statistics(preprocessing, where) if layout in TRANSFORMERS else (config or {}).get("preprocess", {})
+    return dataclasses.replace(described, preprocess=changes)
 
 
-def from_layout(state: State, config: Fields | None, layout: str, where: str = "the checkpoint") -> tuple[str, Fields, Fields, State]:
-    """(system, config fields, objective fields, state in our names) of a checkpoint.
+def read(meta: Mapping[str, Tensor], config: Fields | None, layout: str, where: str = "the checkpoint") -> Description:
+    """What a checkpoint holds, from the names and shapes of its tensors and the `config` that came with it.
 
-    Any of transformers' three spellings is read under any of its three layout names. `config` is what came with
-    the file: config.json of transformers or timm, or the arguments of the official class. What it does not say
-    is read from the shapes; heads that it does not say are those of the published model of that width. A file
-    without decoder becomes a "vision/mae-vit" (an encoder alone: no head, and its feature is the normed class
-    token, as in timm). Raises CheckpointError that lists missing, unknown and mis-shaped tensors in the file's
-    own names, or asks for what no shape can tell.
+    Any of transformers' three spellings is read under any of its three layout names. `config` is config.json of transformers, or the
+    arguments of the official class or of timm's. What it does not say is read from the shapes; heads that it does not say are those of
+    the published model of that width. A file without decoder is a "vision/mae-vit" (an encoder alone: no head, and its feature is the
+    normed class token, as in timm). Raises CheckpointError that asks for what no shape can tell.
     """
     if layout not in LAYOUTS:
         raise CheckpointError(f"{where}: unknown layout {layout!r}. Expected one of: {', '.join(LAYOUTS)}.")
     config = {k: v for k, v in (config or {}).items() if v is not None}
-    bare = layout in TRANSFORMERS and not any(k.startswith("vit.") for k in state)  # an encoder saved on its own
-    state = {f"vit.{k}": v for k, v in state.items()} if bare else state
-    layout = _spelling(state) if layout in TRANSFORMERS else layout
-    has_decoder = any(names_in(n, layout)[0] in state for n in ("mask_token", "decoder_pos_embed", "decoder_embed.weight", "decoder_pred.weight"))
-    fields = _fields_of_shapes(state, layout, where, has_decoder)
+    bare = layout in TRANSFORMERS and not any(k.startswith("vit.") for k in meta)  # an encoder saved on its own
+    meta = {f"vit.{k}": v for k, v in meta.items()} if bare else meta
+    layout = _spelling(meta) if layout in TRANSFORMERS else layout
+    has_decoder = any(names_in(n, layout)[0] in meta for n in ("mask_token", "decoder_pos_embed", "decoder_embed.weight", "decoder_pred.weight"))
+    fields = _fields_of_shapes(meta, layout, where, has_decoder)
     stated = _transformers_fields(config, fields, where) if layout in TRANSFORMERS else _official_fields(config, where)
     fields |= {k: v for k, v in stated.items() if has_decoder or not k.startswith("decoder_")}
-    _settle(fields, where)
+    table = names_in("pos_embed", layout)[0]
+    _settle(fields, where, f"{table} {tuple(meta[table].shape)}")
     if not has_decoder:
-        fields |= _head_fields(state, config, where)
+        fields |= _head_fields(meta, config, where)
 
-    system = MAE.system if has_decoder else ViTClassifier.system
+    def names(ours: str) -> tuple[str, ...]:
+        return tuple(n.removeprefix("vit.") for n in names_in(ours, layout)) if bare else names_in(ours, layout)
+
     objective = {k: config[k] for k in ("mask_ratio", "norm_pix_loss") if has_decoder and k in config}
-    cls = registry.system_class(system)
-    with torch.device("meta"):
-        wanted = cls(from_dict(cls.config_class, fields, where)).state_dict()
-    check_tensors(to_layout(wanted, layout), state, f"{where} does not fit a {system} in the {layout} layout.")
-    converted = {ours: _join([state[n] for n in names_in(ours, layout)]) for ours in wanted}
-    return system, fields, objective, converted
+    return Description(layout, MAE.system if has_decoder else ViTClassifier.system, fields, names, objective)
+
+
+def from_layout(state: State, config: Fields | None, layout: str, where: str = "the checkpoint") -> tuple[str, Fields, Fields, State]:
+    """(system, config fields, objective fields, state in our names) of a checkpoint; see `read`.
+
+    Raises CheckpointError that lists missing, unknown and mis-shaped tensors in the file's own names.
+    """
+    described = read(state, config, layout, where)
+    cls = registry.system_class(described.system)
+    model = skeleton(cls, from_dict(cls.config_class, described.fields, where), len(state), where)
+    stored = match(model, state, described.names, f"{where} does not fit a {described.system} in the {layout} layout.")
+    converted = {ours: _join([state[n] for n in names]) for ours, names in stored.items()}
+    return described.system, described.fields, described.objective, converted
 
 
 def to_layout(state: State, layout: str) -> State:
@@ -234,49 +259,129 @@ def to_transformers(model: Model, objective: Fields | None = None, variant: str 
     return to_layout(model.state_dict(), variant), config
 
 
-def _fields_of_shapes(state: State, layout: str, where: str, has_decoder: bool) -> Fields:
+def _fields_of_shapes(state: Mapping[str, Tensor], layout: str, where: str, has_decoder: bool) -> Fields:
     """Config fields that the shapes of a checkpoint tell."""
 
-    def shape(ours: str, axes: int) -> tuple[int, ...]:
-        name = names_in(ours, layout)[0]
-        if name not in state or state[name].ndim != axes:
-            found = f"one of shape {tuple(state[name].shape)}" if name in state else "none"
-            raise CheckpointError(f"{where} needs a tensor {name!r} with {axes} axes in the {layout} layout, found {found}.")
-        return tuple(state[name].shape)
+    telling = {"patch_embed.proj.weight": 4, "pos_embed": 3}
+    for blocks in ("blocks", "decoder_blocks")[: 1 + has_decoder]:
+        telling |= {f"{blocks}.0.norm1.weight": 1, f"{blocks}.0.mlp.fc1.bias": 1}
+    names = {ours: names_in(ours, layout)[0] for ours in telling}
+    lists = {
+        "missing in the file": [name for name in names.values() if name not in state],
+        "other shape": [
+            f"{name} {tuple(state[name].shape)} instead of {telling[ours]} axes"
+            for ours, name in names.items()
+            if name in state and (state[name].ndim != telling[ours] or 0 in state[name].shape)
+        ],
+    }
+    if any(lists.values()):
+        lists["not in the model"] = [name for name in state if re.sub(r"\d+", "0", name) not in _names_of(layout)]
+        raise CheckpointError(f"{where} does not fit the {layout} layout; its size is told by these tensors, among others.\n{told(lists)}")
+
+    def shape(ours: str) -> tuple[int, ...]:
+        return tuple(state[names[ours]].shape)
 
     def stack(blocks: str, prefix: str) -> Fields:
-        hidden, width = shape(f"{blocks}.0.mlp.fc1.weight", 2)
-        depth = next(n for n in itertools.count(1) if names_in(f"{blocks}.{n}.norm1.weight", layout)[0] not in state)
+        # From vectors: a matrix that was transposed would give other sizes, and everything but itself would seem wrong.
+        width, hidden = shape(f"{blocks}.0.norm1.weight")[0], shape(f"{blocks}.0.mlp.fc1.bias")[0]
+        start = names[f"{blocks}.0.norm1.weight"].partition("0.")[0]
+        numbers = {name.removeprefix(start).partition(".")[0] for name in state if name.startswith(start)}
+        depth = next(n for n in itertools.count(1) if str(n) not in numbers)
         return {f"{prefix}embed_dim": width, f"{prefix}depth": depth, f"{prefix}mlp_ratio": _ratio(hidden, width)}
 
-    _, in_chans, *patch = shape("patch_embed.proj.weight", 4)
-    class_token = layout != "timm" or "cls_token" in state  # only timm has models without
-    fields = {
-        "patch_size": tuple(patch),
-        "in_chans": in_chans,
-        "qkv_bias": names_in("blocks.0.attn.qkv.bias", layout)[0] in state,
-        "class_token": class_token,
-        **stack("blocks", ""),
-    }
-    patches = shape("pos_embed", 3)[1] - class_token
-    side = math.isqrt(max(patches, 0))
-    if side and side * side == patches:  # otherwise the config must tell
+    _, in_chans, *patch = shape("patch_embed.proj.weight")
+    fields = {"patch_size": tuple(patch), "in_chans": in_chans, **stack("blocks", "")}
+    fields["qkv_bias"] = any(names_in(f"blocks.{n}.attn.qkv.bias", layout)[0] in state for n in range(fields["depth"]))
+    length = shape("pos_embed")[1]
+    # Only timm has models without class token; where it is lost, the table still has its row.
+    fields["class_token"] = layout != "timm" or "cls_token" in state or (not _is_square(length) and _is_square(length - 1))
+    patches = length - fields["class_token"]
+    if _is_square(patches):  # otherwise the config must tell
+        side = math.isqrt(patches)
         fields["input_size"] = (side * patch[0], side * patch[1])
     return fields | stack("decoder_blocks", "decoder_") if has_decoder else fields
 
 
+@cache
+def _names_of(layout: str) -> set[str]:
+    """Every tensor name of a layout, with 0 for its numbers."""
+    size = dict(input_size=4, patch_size=2, embed_dim=4, depth=1, num_heads=1)
+    models = [skeleton(MAE, MAEConfig(**size, decoder_embed_dim=4, decoder_depth=1, decoder_num_heads=1), 0, layout)]
+    if layout not in TRANSFORMERS:
+        heads = ({"pool": "avg"}, {"pool": "token", "head": "probe"})
+        models += [skeleton(ViTClassifier, ViTClassifierConfig(**size, num_classes=2, **head), 0, layout) for head in heads]
+    return {re.sub(r"\d+", "0", name) for model in models for ours in model.state_dict() for name in names_in(ours, layout)}
+
+
+def _is_square(number: int) -> bool:
+    return number > 0 and math.isqrt(number) ** 2 == number
+
+
+def timm_arguments(config: Fields, where: str) -> Fields:
+    """timm's config.json as arguments of the official class. What it does not say, timm itself says of that architecture.
+
+    Two models of timm with the same tensors may still compute different things (activation, epsilon, heads), so an architecture that
+    the installed timm does not know, or that our network cannot express, is a CheckpointError.
+    """
+    name = config.get("architecture")
+    facts = _facts_of_timm(name) if isinstance(name, str) else None
+    if facts is None:
+        raise CheckpointError(f"{where} has the architecture {shorten(name)}, which timm {timm.__version__} does not know. Update timm.")
+    if not facts:
+        raise CheckpointError(f"{where} is a {name} of timm, which differs from the network of MAE (its class, its blocks or its activation). Use it with timm.")
+    given = config.get("model_args") or {}
+    cfg = config.get("pretrained_cfg") or {}
+    if not isinstance(given, dict) or not isinstance(cfg, dict):
+        raise CheckpointError(f"{where}: model_args and pretrained_cfg in config.json must be mappings, found {shorten(given)} and {shorten(cfg)}.")
+    stated = {key: config[key] for key in ("num_classes", "global_pool") if key in config}
+    preprocess = {key: cfg[key] for key in ("mean", "std", "interpolation", "crop_pct") if key in cfg}
+    return {**facts, **stated, "model_args": given, "preprocess": preprocess}
+
+
+@cache
+def _facts_of_timm(architecture: str) -> Fields | None:
+    """What no tensor of an architecture of timm shows, as config fields; empty when our network is another one, None when timm has none of that name."""
+    if "/" in architecture or ":" in architecture or not timm.is_model(architecture):  # timm would download what has a prefix
+        return None
+    with torch.device("meta"):
+        model = timm.create_model(architecture)
+    block = model.blocks[0] if type(model) is VisionTransformer else None
+    activation = next((k for k, maker in ACTIVATIONS.items() if type(block) is Block and type(block.mlp) is Mlp and _is_activation(block.mlp.act, maker)), None)
+    if activation is None:
+        return {}
+    return {"num_heads": block.attn.num_heads, "norm_eps": block.norm1.eps, "activation": activation, "global_pool": model.global_pool}
+
+
+def _is_activation(layer: nn.Module, maker: Any) -> bool:
+    """Whether a layer is what a maker of activations makes."""
+    made = maker()
+    return type(layer) is type(made) and vars(layer).get("approximate") == vars(made).get("approximate")
+
+
 def _official_fields(config: Fields, where: str) -> Fields:
-    """What the arguments of the official classes, or timm's config.json, say."""
+    """What the arguments of the official classes, or those of timm's, say."""
     arguments = config.get("model_args", {})
     unknown = sorted(arguments.keys() - {*_OFFICIAL, "num_classes", "global_pool", "class_token"})
     if unknown:
-        raise CheckpointError(f"{where} was built with arguments of timm that this model does not have: {', '.join(unknown)}.")
+        raise CheckpointError(f"{where} was built with arguments of timm that this model does not have: {', '.join(map(shorten, unknown))}.")
     config = {**config, **arguments}
     renamed = {"img_size": "input_size", "drop_path_rate": "drop_path"}
-    fields = {renamed.get(k, k): config[k] for k in _OFFICIAL if k in config}
+    fields = {renamed.get(k, k): config[k] for k in (*_OFFICIAL, "activation") if k in config}
     if "mlp_ratio" in fields:
         fields["decoder_mlp_ratio"] = fields["mlp_ratio"]
     return fields
+
+
+def _transformers_statistics(preprocessing: Any, where: str) -> Fields:
+    """Mean and deviation from the preprocessor_config.json of transformers. Its resizing is not taken over: it squashes every picture
+    to a square, which MAE's training and evaluation did not."""
+    if preprocessing is None:
+        return {}
+    if not isinstance(preprocessing, dict):
+        raise CheckpointError(f"{where}: preprocessor_config.json must be a mapping, found {shorten(preprocessing)}.")
+    if preprocessing.get("do_normalize") is False:
+        raise CheckpointError(f"{where} was trained on pixels that are not normalised (do_normalize in preprocessor_config.json), which is not supported.")
+    return {ours: preprocessing[theirs] for ours, theirs in (("mean", "image_mean"), ("std", "image_std")) if theirs in preprocessing}
 
 
 def _transformers_fields(config: Fields, shapes: Fields, where: str) -> Fields:
@@ -291,8 +396,8 @@ def _transformers_fields(config: Fields, shapes: Fields, where: str) -> Fields:
     return fields
 
 
-def _settle(fields: Fields, where: str) -> None:
-    """Fill in the published number of heads where the config says none, and ask for what cannot be known."""
+def _settle(fields: Fields, where: str, table: str) -> None:
+    """Fill in the published number of heads where the config says none, and ask for what cannot be known. `table`: the positions, for a message."""
     for width, heads, published in (("embed_dim", "num_heads", HEADS), ("decoder_embed_dim", "decoder_num_heads", DECODER_HEADS)):
         if width not in fields or heads in fields:
             continue
@@ -304,20 +409,20 @@ def _settle(fields: Fields, where: str) -> None:
         fields[heads] = published[fields[width]]
         log.info("%s does not say %s; taking %d, as in the published model with %s=%d.", where, heads, fields[heads], width, fields[width])
     if "input_size" not in fields:
-        raise CheckpointError(f"{where} has a position table that is no square grid, and no config.json that says its image size.")
+        raise CheckpointError(f"{where} has a position table ({table}) that is no square grid, and no config.json that says its image size.")
 
 
-def _head_fields(state: State, config: Fields, where: str) -> Fields:
+def _head_fields(state: Mapping[str, Tensor], config: Fields, where: str) -> Fields:
     """Pooling and head of a file without decoder, by its config and its tensors."""
-    pool = config.get("global_pool", "fc_norm.weight" in state)
-    if pool not in (True, False, "avg", "token", ""):
-        raise CheckpointError(f"{where} pools its tokens by {pool!r} (global_pool), which this model cannot do. Expected avg or token.")
-    probe = "head.1.weight" in state
-    head = state.get("head.1.weight" if probe else "head.weight")
+    pool = config.get("global_pool", any(name.startswith("fc_norm.") for name in state))
+    if not isinstance(pool, (bool, str)) or pool not in (True, False, "avg", "token", ""):
+        raise CheckpointError(f"{where} pools its tokens by {shorten(pool)} (global_pool), which this model cannot do. Expected avg or token.")
+    probe = any(name.startswith(("head.0.", "head.1.")) for name in state)
+    head = next((state[name] for name in (f"head.{'1.' if probe else ''}{leaf}" for leaf in ("bias", "weight")) if name in state), None)
     return {
         "pool": "avg" if pool in (True, "avg") else "token",
         "head": "probe" if probe else "linear",
-        "num_classes": config.get("num_classes", 0 if head is None else head.shape[0]),
+        "num_classes": config.get("num_classes", 0 if head is None or head.ndim == 0 else head.shape[0]),
     }
 
 

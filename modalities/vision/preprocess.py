@@ -1,6 +1,8 @@
 """Image preprocessing: what is stored with a checkpoint so that inference sees what training saw."""
 
-from dataclasses import dataclass
+import logging
+import math
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
@@ -12,15 +14,23 @@ from torchvision.transforms.v2 import functional as F
 
 from modalities.common.preprocess import Preprocess
 from modalities.vision.images import Picture, as_picture, to_tensor
-from trainer.errors import ConfigError, DataError
+from trainer.errors import CheckpointError, ConfigError, DataError, shorten
 from trainer.objective import Batch
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+DARK = 1 / 15
+"""A picture whose brightest pixel is below this share of its range is warned about: 12 bits stored in 16 are 1/16."""
+ENLARGED = 4
+"""A picture that has to be enlarged more than so many times is warned about."""
 SMALL = 64
 """Below this side length nothing is cut off at evaluation: the margin would be a part of the object."""
+LARGEST = 16384
+"""Longest side of an input, in pixels."""
 LONGEST = 20
 """Pictures longer than 20:1 are first cut to that about their centre; the rest would never be seen, only resized."""
+
+log = logging.getLogger("zoo")
 
 
 @dataclass(frozen=True)
@@ -48,13 +58,14 @@ class ImagePreprocess(Preprocess):
     """Fraction of the resized picture that the centre crop keeps along a side. 1: nothing is cut off a square."""
 
     def __post_init__(self) -> None:
-        if len(self.size) != 2 or min(self.size) < 1:
-            raise ConfigError(f"preprocess.size must be (height, width) in pixels, at least 1 each, found {self.size}.")
+        if len(self.size) != 2 or not 1 <= min(self.size) <= max(self.size) <= LARGEST:
+            raise ConfigError(f"preprocess.size must be (height, width) in pixels, 1 to {LARGEST} each, found {shorten(self.size)}.")
         if self.channels not in (1, 3):
             raise ConfigError(f"preprocess.channels must be 1 (grey) or 3 (RGB), found {self.channels}.")
-        if not len(self.mean) == len(self.std) == self.channels or min(self.std) <= 0:
+        statistics = (*self.mean, *self.std)
+        if not len(self.mean) == len(self.std) == self.channels or min(self.std) <= 0 or not all(map(math.isfinite, statistics)):
             raise ConfigError(
-                f"preprocess.mean and .std need {self.channels} number(s) each, std above 0; found {self.mean} and {self.std}."
+                f"preprocess.mean and .std need {self.channels} finite number(s) each, std above 0; found {shorten(self.mean)} and {shorten(self.std)}."
             )
         if not 0 < self.crop_pct <= 1:
             raise ConfigError(f"preprocess.crop_pct must be above 0 and at most 1, found {self.crop_pct}.")
@@ -75,6 +86,26 @@ class ImagePreprocess(Preprocess):
         """`default` where it exists: two spatial axes and 1 or 3 channels."""
         return cls.default(input_size, channels) if len(input_size) == 2 and channels in (1, 3) else None
 
+    def adapted(self, input_shape: tuple[int, ...]) -> "ImagePreprocess | None":
+        """For another size the usual crop of that size; for other channels the mean statistics of the old ones. None above three channels."""
+        channels, *size = input_shape
+        if len(size) != 2 or channels not in (1, 3):
+            return None
+        changes: dict[str, Any] = {}
+        if tuple(size) != self.size:
+            changes = {"size": tuple(size), "crop_pct": self.default(tuple(size), channels).crop_pct}
+        if channels != self.channels:
+            mean, std = (sum(values) / self.channels for values in (self.mean, self.std))
+            changes |= {"channels": channels, "mean": (mean,) * channels, "std": (std,) * channels}
+        return replace(self, **changes)
+
+    def require_shape(self, input_shape: tuple[int, ...], where: str) -> None:
+        if (self.channels, *self.size) != tuple(input_shape):
+            raise CheckpointError(
+                f"{where}: its preprocessing makes images of {self.channels} channel(s) and {self.size} pixels, and its model reads {input_shape[0]} "
+                f"channel(s) and {tuple(input_shape[1:])}. Use the preprocessor_config.json that came with this model."
+            )
+
     def __call__(self, raw: Any) -> Batch:
         """One picture or several -> {"image": (B, C, H, W) float32}.
 
@@ -84,13 +115,39 @@ class ImagePreprocess(Preprocess):
         several = isinstance(raw, (list, tuple)) or (isinstance(raw, (np.ndarray, Tensor)) and raw.ndim == 4)
         if several and len(raw) == 0:
             raise DataError("There is no image: the list is empty. Expected at least one.")
-        pictures = list(raw) if several else [raw]
         where = "image {} of the batch" if several else "the image"
-        return {"image": torch.stack([self.transform(p, where.format(i)) for i, p in enumerate(pictures)])}
+        images, remarks = [], {}
+        for i, one in enumerate(raw if several else [raw]):
+            picture = as_picture(one, self.channels, where.format(i))
+            for kind, remark in self._remarks(picture).items():
+                remarks.setdefault(kind, []).append(f"{where.format(i)} {remark}")
+            images.append(self._finish(picture))
+        for found in remarks.values():  # one line for each kind, however many images
+            log.warning("%s", found[0] if len(found) == 1 else f"{found[0]} The same holds for {len(found) - 1} more.")
+        return {"image": torch.stack(images)}
 
     def transform(self, raw: Any, where: str = "the image") -> Tensor:
         """The deterministic transform of one picture: (C, H, W). Evaluation in training and inference both use it."""
-        return self.normalise(to_tensor(self.fit(as_picture(raw, self.channels, where))))
+        return self._finish(as_picture(raw, self.channels, where))
+
+    def _finish(self, picture: Picture) -> Tensor:
+        return self.normalise(to_tensor(self.fit(picture)))
+
+    def _remarks(self, picture: Picture) -> dict[str, str]:
+        """What is no error but hardly what training saw, by kind, with the numbers."""
+        height, width = F.get_size(picture)
+        brightest = _brightest(picture)
+        remarks = {}
+        if 0 < brightest < DARK:
+            remarks["dark"] = (
+                f"is nearly black: its brightest pixel is {brightest:.4f} of the full range 0..1. "
+                "Was it scaled twice, is it a mask, or are its bits fewer than its type holds?"
+            )
+        if min(height / self.size[0], width / self.size[1]) < 1 / ENLARGED:
+            remarks["small"] = f"has only {height} x {width} pixels and is enlarged to {self.size[0]} x {self.size[1]}."
+        if max(height, width) > LONGEST * min(height, width):
+            remarks["long"] = f"has {height} x {width} pixels; what lies beyond {LONGEST}:1 about its centre is cut off."
+        return remarks
 
     def fit(self, picture: Picture) -> Picture:
         """Resize and centre crop to `size`, pixels otherwise as they were."""
@@ -122,3 +179,11 @@ class ImagePreprocess(Preprocess):
 def _statistic(values: tuple[float, ...], device: torch.device) -> Tensor:
     """(C, 1, 1) float32. Kept: it is asked for with every picture."""
     return torch.tensor(values, device=device).view(-1, 1, 1)
+
+
+def _brightest(picture: Picture) -> float:
+    """The largest value of any channel, in 0..1."""
+    if isinstance(picture, Tensor):
+        return float(picture.max())
+    extrema = picture.getextrema()
+    return max(high for _, high in (extrema if picture.mode == "RGB" else [extrema])) / 255

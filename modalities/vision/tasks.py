@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 
 from modalities.common.evaluation import FrozenFeatures, Judge, Row, results
 from modalities.common.model import Model
@@ -74,3 +76,14 @@ def predict(model: Model, files: list[Path], to: Path | None) -> str:
     with seeded(0):
         draw_reconstructions(objective, batch["image"], None, to, ", ".join(f.name for f in files[:3]))
     return f"{len(files)} image(s), three quarters of each hidden and reconstructed: {to}"
+
+
+def write_example(model: Model, folder: Path) -> list[str]:
+    """Write `image.png`, which the snippets of the cards read: a fixed pattern in colour or grey, twice the model's size."""
+    height, width = (2 * n for n in model.config.input_size)
+    rows, columns = np.mgrid[:height, :width]
+    pixels = (rows * 7 + columns * 13 + rows * columns) % 256
+    image = Image.fromarray(pixels.astype(np.uint8))
+    path = folder / "image.png"
+    (image if model.config.in_chans == 1 else image.convert("RGB")).save(path)
+    return [str(path)]

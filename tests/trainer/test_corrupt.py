@@ -88,7 +88,7 @@ def test_the_count_is_logged(tmp_path):
             return {**super().__getitem__(index), "x": torch.ones(4), "y": torch.tensor(1.0)}
 
     Trainer(Fit(), SkipCorrupt(Fits(), 3), CONFIG, tmp_path, [MetricsFile()]).fit()
-    assert lines(tmp_path)[-1]["skipped"] == 3
+    assert lines(tmp_path)[-1]["unreadable"] == 3
 
 
 def test_quarantine_lists_keep_odd_names(tmp_path):

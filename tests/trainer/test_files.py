@@ -1,3 +1,5 @@
+import os
+
 import pytest
 import torch
 
@@ -75,6 +77,38 @@ def test_json_errors(tmp_path):
     with pytest.raises(ValueError):
         write_json(tmp_path / "nan.json", {"a": float("nan")})
     assert not (tmp_path / "nan.json").exists()
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ('{"a": 1, "a": 2}', "the name 'a' stands twice"),
+        ('{"b": [{"a": 1, "c": 0, "a": 1}]}', "'a' stands twice"),
+        ('{"a": NaN}', "NaN is no number"),
+        ("[-Infinity]", "-Infinity is no number"),
+        ("[1e400]", "'1e400' is too large"),
+        ("9" * 5000, "not valid JSON"),
+        ("[" * 100_000 + "]" * 100_000, "nested too deeply"),
+        ('{"a":' * 100_000, "nested too deeply"),
+        ("\ufeff{}", "not valid JSON"),
+        ("{} x", "not valid JSON"),
+        ("", "not valid JSON"),
+        (" " * 2**24 + "{}", "far more than any config"),
+    ],
+)  # fmt: skip
+def test_json_that_readers_take_in_different_ways_is_refused(tmp_path, text, words):
+    (tmp_path / "a.json").write_text(text, encoding="utf-8")
+    with pytest.raises(CheckpointError) as caught:
+        read_json(tmp_path / "a.json")
+    assert words in str(caught.value) and str(tmp_path / "a.json") in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_json_that_is_no_regular_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "latin.json").write_bytes(b'{"a": "\xe9"}')
+    for path, words in [(tmp_path / "pipe.json", "pipe"), ("/dev/zero", "device"), (tmp_path, "folder"), (tmp_path / "latin.json", "not valid JSON"), ("a\0b", "Cannot read")]:
+        with pytest.raises(CheckpointError, match=words):
+            read_json(path)
 
 
 def good(path):

@@ -105,25 +105,25 @@ def test_stops_only_after_bad_steps_in_a_row(tmp_path):
 
 def test_fp16_allows_more_while_its_scale_is_found():
     guard = Guard(GuardConfig(max_skipped=2), torch.device("cpu"), fp16=True)
-    for step in range(17):
-        guard.judge(step, 0.1, torch.tensor(1.0), torch.tensor(INF))
-    assert guard.read(str) == {"skipped": 17}
-    guard.judge(17, 0.1, torch.tensor(1.0), torch.tensor(INF))
+    for _ in range(17):
+        guard.judge(torch.tensor(1.0), torch.tensor(INF))
+    assert guard.read(16, 0.1, str) == {"skipped": 17}
+    guard.judge(torch.tensor(1.0), torch.tensor(INF))
     with pytest.raises(TrainingError, match="in 18 steps in a row, the last at step 17"):
-        guard.read(str)
+        guard.read(17, 0.1, str)
 
 
-def test_the_diagnosis_names_late_steps_exactly():
+def test_the_diagnosis_names_step_lr_and_samples():
     guard = Guard(GuardConfig(max_skipped=1), torch.device("cpu"), fp16=False)
-    guard.judge(2**24 + 1, 0.1, torch.tensor(NAN), torch.tensor(1.0))
-    with pytest.raises(TrainingError, match="the last at step 16777217: .*learning rate 0.1, samples of 16777217"):
-        guard.read(lambda step: f"samples of {step}")
+    guard.judge(torch.tensor(NAN), torch.tensor(1.0))
+    with pytest.raises(TrainingError, match="the last at step 16777217: loss nan, gradient norm 1, learning rate 0.1, samples of 16777217"):
+        guard.read(2**24 + 1, 0.1, lambda step: f"samples of {step}")
 
 
 def judged(values, **config):
     """What the guard says of a series of losses: (taken, spikes)."""
     guard = Guard(GuardConfig(spike_window=16, **config), torch.device("cpu"), fp16=False)
-    taken = [bool(guard.judge(i, 0.1, torch.tensor(float(v)), torch.tensor(1.0))) for i, v in enumerate(values)]
+    taken = [bool(guard.judge(torch.tensor(float(v)), torch.tensor(1.0))) for v in values]
     return taken, guard.totals()["spikes"]
 
 
@@ -139,7 +139,7 @@ def test_spikes():
     assert judged(torch.cat([quiet[:15], high, quiet[15:]]), skip_spikes=True) == ([True] * 41, 0)  # no spike before the window is full
     assert judged(torch.cat([quiet, torch.tensor([NAN]), quiet]))[1] == 0  # bad, but no spike
     guard = Guard(GuardConfig(spike_window=0, skip_spikes=True), torch.device("cpu"), fp16=False)
-    assert all(guard.judge(i, 0.1, torch.tensor(v), torch.tensor(1.0)) for i, v in enumerate([1.0] * 30 + [100.0]))
+    assert all(guard.judge(torch.tensor(v), torch.tensor(1.0)) for v in [1.0] * 30 + [100.0])
 
 
 @pytest.mark.parametrize("level", [1.0, -3.0, 1e-8, 1e8, 0.0])

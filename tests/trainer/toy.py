@@ -20,6 +20,7 @@ from trainer.optim import OptimConfig
 from trainer.parallel import Processes, restarted
 from trainer.recipe import TrainConfig
 from trainer.trainer import Trainer
+from trainer.weights import write_safetensors
 
 CONFIG = TrainConfig(batch_size=16, steps=30, log_every=3, save_every=10, workers=0, pictures=2, optim=OptimConfig(lr=1e-2, clip_norm=1.0))
 MACHINE = ("seconds", "samples_per_second", "data_wait", "memory_gb", "tflops", "mfu")
@@ -116,7 +117,7 @@ def main(folder, options):
     trainer = fit(folder, *killed, resume=resume, config=replace(CONFIG, options), objective=objective)
     whole = trainer.plain()
     if trainer.processes.main:
-        torch.save({k: v.cpu() for k, v in whole.state_dict().items()}, folder / "weights.pt")
+        write_safetensors(whole.state_dict(), folder / "weights.safetensors")
 
 
 if __name__ == "__main__":

@@ -4,15 +4,17 @@ Computes what facebookresearch/mae@efb2a80 `models_vit.py:VisionTransformer` com
 `VisionTransformer` with `global_pool` "avg" or "token".
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from modalities.common.positions import resize_positions
+from modalities.common.loading import Change, Rule, transplant
+from modalities.common.model import Model
 from modalities.common.vit import ViTConfig, ViTEncoder
 from modalities.vision.preprocess import ImagePreprocess
-from trainer.errors import ConfigError, DataError, ModelError
+from trainer import config as settings
+from trainer.errors import ConfigError, DataError
 from trainer.objective import Batch
 
 
@@ -53,6 +55,7 @@ class ViTClassifier(ViTEncoder):
     system = "vision/mae-vit"
     config_class = ViTClassifierConfig
     input_key = "image"
+    parts = {"head.": "classification head", "fc_norm.": "norm of the mean", "": "encoder"}
 
     def default_preprocess(self) -> ImagePreprocess | None:
         """ImageNet's statistics for RGB, -1..1 for grey; other channels have no usual ones."""
@@ -60,23 +63,28 @@ class ViTClassifier(ViTEncoder):
 
     def __init__(self, config: ViTClassifierConfig) -> None:
         super().__init__(config)
-        width, classes = config.embed_dim, config.num_classes
         if config.pool == "avg":
             self.norm = nn.Identity()
-            self.fc_norm = nn.LayerNorm(width, eps=config.norm_eps)
+            self.fc_norm = self._new_norm()
+        self.head = self._new_head()
+        self._freeze()
+
+    def _new_norm(self) -> nn.LayerNorm:
+        return nn.LayerNorm(self.config.embed_dim, eps=self.config.norm_eps)
+
+    def _new_head(self) -> nn.Module:
+        width, classes, probe = self.config.embed_dim, self.config.num_classes, self.config.head == "probe"
         if classes == 0:
-            self.head = nn.Identity()
-            linear = None
-        elif config.head == "probe":
-            linear = nn.Linear(width, classes)
-            self.head = nn.Sequential(nn.BatchNorm1d(width, affine=False, eps=1e-6), linear)
-        else:
-            self.head = linear = nn.Linear(width, classes)
-        if linear is not None:
-            nn.init.trunc_normal_(linear.weight, std=0.01 if config.head == "probe" else 2e-5)
-            nn.init.zeros_(linear.bias)
+            return nn.Identity()
+        linear = nn.Linear(width, classes)
+        nn.init.trunc_normal_(linear.weight, std=0.01 if probe else 2e-5)
+        nn.init.zeros_(linear.bias)
+        return nn.Sequential(nn.BatchNorm1d(width, affine=False, eps=1e-6), linear) if probe else linear
+
+    def _freeze(self) -> None:
+        """In a probe only the head trains; else everything, the position table included."""
         for name, parameter in self.named_parameters():
-            parameter.requires_grad_(config.head != "probe" or name.startswith("head."))
+            parameter.requires_grad_(self.config.head != "probe" or name.startswith("head."))
 
     def embed(self, batch: Batch) -> Tensor:
         """The vector that the head sees, (B, D), `fc_norm` or `norm` applied."""
@@ -108,25 +116,55 @@ class ViTClassifier(ViTEncoder):
         """A classifier on the weights of an encoder; the head and, with pool "avg", `fc_norm` start fresh.
 
         `changes` are further config fields (head, drop_path, class_names, input_size, ...). For another
-        input_size the position table is resized (bicubic). The preprocessing is taken over, for the new size.
-        Raises ModelError when a weight of the trunk is missing or has another shape.
+        input_size the position table is resized (bicubic). The preprocessing is taken over, for the new size, and the licence of the
+        weights. Raises ModelError when a weight of the trunk is missing or has another shape.
         """
         shared = {name: getattr(encoder.config, name) for name in ViTConfig.__dataclass_fields__}
-        config = cls.config_class(**{**shared, "num_classes": num_classes, "pool": pool, **changes})
-        model = cls(config)
-        own = model.state_dict()
-        fresh = {name for name in own if name.startswith(("head.", "fc_norm."))}
-        state = {name: tensor for name, tensor in encoder.state_dict().items() if name in own and not name.startswith("head.")}
-        state["pos_embed"] = resize_positions(state["pos_embed"], encoder.config.grid, config.grid, model.prefix)
-        wrong = sorted(n for n in own if n not in fresh and (n not in state or state[n].shape != own[n].shape))
-        if wrong:
-            raise ModelError(
-                f"{type(encoder).__name__} does not give the trunk of this classifier: {', '.join(wrong[:8])} missing or of another shape. "
-                "Keep the encoder's widths and patch size, and use pool='avg' for an encoder that was fine-tuned with it."
-            )
-        model.load_state_dict(state, strict=False)
-        model.preprocess = encoder.preprocess
-        if model.preprocess is not None and config.input_size != encoder.config.input_size:
-            usual = type(model.preprocess).default(config.input_size, config.in_chans)
-            model.preprocess = replace(model.preprocess, size=config.input_size, crop_pct=usual.crop_pct)
+        model = cls(cls.config_class(**{**shared, "num_classes": num_classes, "pool": pool, **changes}))
+        transplant(encoder, model, new_head=True)
+        model.licence = encoder.licence
+        if encoder.preprocess is not None:
+            model.preprocess = encoder.preprocess.adapted(model.input_shape())
         return model.to(next(encoder.parameters()).device)
+
+    @classmethod
+    def for_task(cls, task: str, config: ViTConfig, num_outputs: int | None, changes: dict[str, Any]) -> ViTClassifierConfig:
+        """A classifier on an encoder. Without `num_outputs` it keeps the head that it has; with it the head is new.
+
+        An encoder that had no head is pooled as MAE fine-tunes ("avg"), unless `changes` say otherwise. ConfigError when there is
+        no head to keep.
+        """
+        has_head = isinstance(config, ViTClassifierConfig) and config.num_classes > 0
+        if num_outputs is None and has_head:
+            return settings.replace(config, changes)
+        if not isinstance(num_outputs, int) or isinstance(num_outputs, bool) or num_outputs < 1:
+            raise ConfigError(f"The task {task!r} needs a head: say num_outputs, a whole number of at least 1, found {num_outputs!r}.")
+        fields = {name: getattr(config, name) for name in ViTConfig.__dataclass_fields__}
+        pool = config.pool if has_head else "avg"
+        return settings.replace(cls.config_class(**fields, num_classes=num_outputs, pool=pool), changes)
+
+    @classmethod
+    def change_from(cls, source: type[Model], old: ViTConfig, new: ViTClassifierConfig, new_head: bool = False) -> Change:
+        """The encoder's changes; a decoder and the old head stay behind, and pooling by the mean has a norm of its own."""
+        change = super().change_from(source, old, new, new_head)
+        fresh, unused = [], []
+        stored_pool = getattr(old, "pool", None)
+        if not isinstance(old, ViTClassifierConfig):
+            unused.append(Rule(r"decoder_.*|mask_token", "only pre-training needs it"))
+        if new.pool == "avg" and stored_pool != "avg":
+            unused.append(Rule(r"norm\..*", "pool='avg' norms the mean instead (fc_norm)"))
+            fresh.append(Rule(r"fc_norm\..*", "the norm of the mean, pool='avg'"))
+        drop = new_head or new.num_classes == 0
+        if drop and getattr(old, "num_classes", 0):
+            unused.append(Rule(r"head\..*", "another head was asked for" if new.num_classes else "no head was asked for"))
+        if drop and new.num_classes:
+            fresh.append(Rule(r"head\..*", f"for {new.num_classes} outputs"))
+        return Change(change.adapted, tuple(fresh), tuple(unused))
+
+    def init_new(self, names: set[str]) -> None:
+        """The head and the norm before it start as in a new model."""
+        if any(name.startswith("fc_norm.") for name in names):
+            self.fc_norm = self._new_norm()
+        if any(name.startswith("head.") for name in names):
+            self.head = self._new_head()
+        self._freeze()

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 
+from modalities.common import pretrained
 from modalities.vision import interop
 from modalities.vision.models.mae import MAE, MAEConfig
 from modalities.vision.models.vit import ViTClassifier, ViTClassifierConfig
@@ -89,7 +90,7 @@ def test_an_encoder_that_transformers_saved_alone(tmp_path):
     theirs = transformers_mae().vit
     state, config = saved_by_transformers(theirs, tmp_path)
     assert "embeddings.cls_token" in state
-    model = interop.build(state, config, interop.recognise(state.keys(), config), "test")
+    model = pretrained.from_tensors(state, config, "test")
     image, _ = images(theirs.config)
     theirs.config.mask_ratio = 0.0
     with torch.no_grad():
@@ -127,10 +128,10 @@ def test_timm_vit_base_takes_our_base_encoder():
 @pytest.mark.parametrize("pool", ["avg", "token"])
 def test_a_classifier_of_timm_there_and_back(pool):
     theirs = timm_vit(global_pool=pool, in_chans=1)
-    config = {"architecture": "vit_small_patch4_16", "num_classes": 5, "global_pool": pool, "model_args": {"num_heads": 3},
+    config = {"architecture": "vit_tiny_patch16_224", "num_classes": 5, "global_pool": pool, "model_args": {"num_heads": 3},
               "pretrained_cfg": {"mean": [0.1], "std": [0.2], "crop_pct": 0.9, "interpolation": "bilinear"}}  # fmt: skip
     assert interop.recognise(theirs.state_dict().keys(), config) == "timm"
-    model = interop.build(theirs.state_dict(), config, "timm", "test")
+    model = pretrained.from_tensors(theirs.state_dict(), config, "test")
     assert (model.preprocess.mean, model.preprocess.crop_pct, model.preprocess.size) == ((0.1,), 0.9, (16, 16))
     assert same(interop.to_timm(model), dict(theirs.state_dict()))
     image = torch.randn(3, 1, 16, 16)
@@ -202,8 +203,8 @@ def test_broken_weights_are_refused():
     state = dict(small_mae().state_dict())
     config = {"num_heads": 3, "decoder_num_heads": 2}
     with pytest.raises(CheckpointError, match="NaN"):
-        interop.build({**state, "norm.bias": torch.full((24,), torch.nan)}, config, "official", "here")
-    with pytest.raises(CheckpointError, match=r"'patch_embed.proj.weight' with 4 axes.*\(24, 48\)"):
+        pretrained.from_tensors({**state, "norm.bias": torch.full((24,), torch.nan)}, config, "here")
+    with pytest.raises(CheckpointError, match=r"patch_embed.proj.weight \(24, 48\) instead of 4 axes"):
         interop.from_layout({**state, "patch_embed.proj.weight": torch.zeros(24, 48)}, config, "official")
     with pytest.raises(CheckpointError, match="no square grid"):
         interop.from_layout({**state, "pos_embed": torch.zeros(1, 9, 24)}, config, "official")
@@ -211,7 +212,7 @@ def test_broken_weights_are_refused():
 
 def test_weights_in_half_precision_become_single():
     state = {k: v.half() for k, v in small_mae().state_dict().items()}
-    model = interop.build(state, {"num_heads": 3, "decoder_num_heads": 2}, "official", "here")
+    model = pretrained.from_tensors(state, {"num_heads": 3, "decoder_num_heads": 2}, "here")
     assert {p.dtype for p in model.parameters()} == {torch.float32} and model.preprocess.size == (16, 16)
     assert model.embed({"image": torch.randn(1, 3, 16, 16)}).isfinite().all()
 

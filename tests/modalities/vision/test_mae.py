@@ -39,10 +39,10 @@ def test_saved_and_loaded_it_computes_the_same(tmp_path):
     assert torch.equal(again.embed(batch), model.embed(batch))
 
 
-def test_a_checkpoint_of_another_size_is_refused(tmp_path):
+def test_a_checkpoint_of_another_width_is_refused(tmp_path):
     MAE(MAEConfig(**SMALL)).save_pretrained(tmp_path / "m")
-    with pytest.raises(CheckpointError, match=r"pos_embed \(1, 17, 24\) instead of \(1, 65, 24\)"):
-        MAE.from_pretrained(tmp_path / "m", input_size=32)
+    with pytest.raises(CheckpointError, match=r"pos_embed \(1, 17, 24\) instead of \(1, 17, 48\)"):
+        MAE.from_pretrained(tmp_path / "m", embed_dim=48)
 
 
 def test_weights_with_nan_are_refused(tmp_path):

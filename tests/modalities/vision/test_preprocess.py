@@ -1,5 +1,7 @@
+import re
 import struct
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from timm.data import create_transform
 from modalities.vision.images import read_image, to_tensor
 from modalities.vision.preprocess import ImagePreprocess
 from trainer.config import from_dict, to_dict
-from trainer.errors import ConfigError, DataError
+from trainer.errors import CheckpointError, ConfigError, DataError
 from trainer.image_files import EXTENSIONS
 
 PLAIN = ImagePreprocess(size=(2, 2), channels=3, mean=(0.0,) * 3, std=(1.0,) * 3, crop_pct=1.0)
@@ -239,7 +241,7 @@ def test_arrays_of_other_types_and_channels():
         (np.random.rand(3, 4, 5), "transpose"),
         (np.zeros((4, 4, 4), dtype=np.uint8), "transparency"),
         (np.zeros((9, 8, 8), dtype=np.uint8), r"\(B, H, W, 1\)"),
-        (np.zeros((4, 4), dtype=np.int64), "type int64"),
+        (np.zeros((4, 4), dtype=np.int64), "type int64.*holds 0 to 0"),
         (np.zeros((0, 4), dtype=np.uint8), r"shape \(0, 4, 1\)"),
         ([], "list is empty"),
         (3.5, "is a float"),
@@ -279,3 +281,49 @@ def test_config_is_checked_and_survives_storage(tmp_path):
 
 def test_read_formats():
     assert set(EXTENSIONS) == {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+
+
+def test_unusual_pictures_are_warned_about_with_their_numbers(caplog):
+    p = ImagePreprocess.default(32)
+    cases = [
+        (np.eye(40, dtype=np.uint8), r"nearly black: its brightest pixel is 0\.0039"),
+        (np.random.rand(40, 40) / 255, "nearly black"),
+        (np.full((40, 40), 4095, dtype=np.uint16), r"brightest pixel is 0\.0625"),
+        (noise(7, 40), "7 x 40 pixels and is enlarged to 32 x 32"),
+        (noise(40, 900), "40 x 900 pixels; what lies beyond 20:1"),
+    ]
+    for raw, words in cases:
+        caplog.clear()
+        p(raw)
+        (record,) = caplog.records
+        assert re.search(words, record.getMessage())
+    caplog.clear()
+    p([noise(4, 4), noise(40, 40), noise(5, 5), noise(6, 6)])
+    (record,) = caplog.records
+    assert "image 0 of the batch has only 4 x 4" in record.getMessage() and "2 more" in record.getMessage()
+    caplog.clear()
+    p([noise(40, 40), np.zeros((40, 40), np.uint8), noise(8, 32)])  # an all black picture may be one
+    assert not caplog.records
+
+
+def test_tensors_without_plain_values():
+    half = torch.rand(3, 8, 8).bfloat16()
+    torch.testing.assert_close(PLAIN(half)["image"], PLAIN(half.float())["image"])
+    for raw in (torch.rand(3, 8, 8).to_sparse(), torch.empty(3, 8, 8, device="meta")):
+        with pytest.raises(DataError, match="without plain values"):
+            PLAIN(raw)
+    with pytest.raises(DataError, match="empty: 0 x 5"):
+        PLAIN(Image.new("RGB", (0, 5)))
+    with pytest.raises(DataError, match=r"int32.*holds 3 to 200: use .astype\('uint8'\)"):
+        PLAIN(np.array([[3, 200]], dtype=np.int32))
+
+
+def test_adapting_to_another_input():
+    p = replace(ImagePreprocess.default(64), mean=(0.1, 0.2, 0.3), std=(0.2, 0.2, 0.5))
+    grey = p.adapted((1, 64, 64))
+    assert grey.mean == pytest.approx((0.2,)) and grey.std == pytest.approx((0.3,)) and grey.crop_pct == p.crop_pct
+    assert p.adapted((3, 64, 64)) == p and p.adapted((3, 32, 48)).size == (32, 48)
+    assert p.adapted((5, 64, 64)) is None and p.adapted((3, 64)) is None
+    p.require_shape((3, 64, 64), "here")
+    with pytest.raises(CheckpointError, match=r"here: its preprocessing makes images of 3 channel\(s\) and \(64, 64\)"):
+        p.require_shape((1, 64, 64), "here")

@@ -96,10 +96,10 @@ def test_from_encoder_resizes_the_positions():
 
 
 def test_from_encoder_refuses_what_does_not_fit():
-    with pytest.raises(ModelError, match=r"patch_embed.proj.weight missing or of another shape"):
-        ViTClassifier.from_encoder(encoder(), 5, in_chans=1)
+    with pytest.raises(ModelError, match=r"(?s)missing in the checkpoint.*blocks.2.attn.proj.bias"):
+        ViTClassifier.from_encoder(encoder(), 5, depth=3)
     fine_tuned = ViTClassifier.from_encoder(encoder(), 5)
-    with pytest.raises(ModelError, match="norm.bias, norm.weight.*pool='avg'"):
+    with pytest.raises(ModelError, match="(?s)norm.bias, norm.weight.*fc_norm.bias.*pool='avg'"):
         ViTClassifier.from_encoder(fine_tuned, 3, "token")
     assert ViTClassifier.from_encoder(fine_tuned, 3).fc_norm.weight is not fine_tuned.fc_norm.weight
 

@@ -1,0 +1,130 @@
+"""The table of layouts that are read: one small checkpoint of each system in each layout, written as its owner writes it.
+
+A new system adds its cases here and is put through all tests of `test_layouts.py`.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from modalities.common.golden import Golden
+from modalities.vision import interop
+from modalities.vision.models.mae import MAE, MAEConfig
+from modalities.vision.models.vit import ViTClassifier, ViTClassifierConfig
+from tests.modalities.vision.references import randomise, timm_vit, transformers_mae
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+State = dict[str, Tensor]
+Checkpoint = tuple[State, dict[str, Any] | None]
+"""Tensors and config.json (None: the layout has none)."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A checkpoint in some layout and what its load report must say."""
+
+    name: str
+    make: Callable[[], Checkpoint]
+    system: str
+    layout: str
+    words: str
+    joined: int = 0
+    """Tensors of the model that are made of several of the file."""
+
+
+def golden(name: str, keep: Callable[[str], bool] = lambda name: True) -> Callable[[], Checkpoint]:
+    def make() -> Checkpoint:
+        file = Golden.read(GOLDEN / name)
+        return {name: tensor for name, tensor in file.state.items() if keep(name)}, dict(file.config)
+
+    return make
+
+
+def encoder_of_the_release() -> Checkpoint:
+    """As mae_pretrain_vit_*.pth: no decoder, and no word about the network; only published widths can be read so."""
+    state = {name: tensor for name, tensor in randomise(MAE(MAEConfig(input_size=32, embed_dim=192, num_heads=3, depth=2, decoder_depth=1))).state_dict().items()}
+    return {name: tensor for name, tensor in state.items() if not name.startswith(("decoder_", "mask_token"))}, None
+
+
+def probe() -> Checkpoint:
+    model = ViTClassifier(ViTClassifierConfig(input_size=16, patch_size=4, embed_dim=24, depth=2, num_heads=3, num_classes=5, pool="token", head="probe"))
+    return dict(randomise(model).state_dict()), {"num_heads": 3}
+
+
+def hub_spelling() -> Checkpoint:
+    state, config = interop.to_transformers(randomise(MAE(MAEConfig(input_size=16, patch_size=4, embed_dim=24, depth=2, num_heads=3, decoder_embed_dim=16, decoder_depth=1, decoder_num_heads=2))))
+    return state, config
+
+
+def fifth_spelling() -> Checkpoint:
+    model = transformers_mae()
+    state = {name.replace("decoder.decoder_layers", "decoder.decoder_encoder.layer"): tensor for name, tensor in hub_spelling()[0].items()}
+    return state, model.config.to_dict()
+
+
+def memory_spelling() -> Checkpoint:
+    model = transformers_mae()
+    return dict(model.state_dict()), model.config.to_dict()
+
+
+def of_timm(pool: str) -> Callable[[], Checkpoint]:
+    def make() -> Checkpoint:
+        arguments = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3}
+        config = {"architecture": "vit_tiny_patch16_224", "num_classes": 5, "global_pool": pool, "model_args": arguments, "pretrained_cfg": {"mean": [0.5] * 3}}
+        return dict(timm_vit(global_pool=pool).state_dict()), config
+
+    return make
+
+
+CASES = [
+    Case("MAE, official with decoder", golden("vision/mae_official.safetensors"), "vision/mae", "official", "encoder complete 30/30; decoder complete 32/32"),
+    Case("MAE, official encoder", encoder_of_the_release, "vision/mae-vit", "official", "encoder complete 30/30"),
+    Case("MAE, official fine-tuned", golden("vision/mae_finetune.safetensors"), "vision/mae-vit", "official",
+         "encoder complete 28/28; norm of the mean complete 2/2; classification head complete 2/2"),
+    Case("MAE, official probe", probe, "vision/mae-vit", "official", "encoder complete 30/30; classification head complete 5/5"),
+    Case("MAE, transformers of the goldens", golden("vision/mae_transformers.safetensors"), "vision/mae", "transformers",
+         "encoder complete 30/30; decoder complete 20/20", joined=6),
+    Case("MAE, transformers on the Hub", hub_spelling, "vision/mae", "transformers", "encoder complete 30/30; decoder complete 20/20", joined=6),
+    Case("MAE, as transformers 5 writes it", fifth_spelling, "vision/mae", "transformers-5", "encoder complete 30/30; decoder complete 20/20", joined=6),
+    Case("MAE, transformers in memory", memory_spelling, "vision/mae", "transformers-memory", "encoder complete 30/30; decoder complete 20/20", joined=6),
+    Case("ViT, timm avg", of_timm("avg"), "vision/mae-vit", "timm", "encoder complete 28/28; norm of the mean complete 2/2; classification head complete 2/2"),
+    Case("ViT, timm token", of_timm("token"), "vision/mae-vit", "timm", "encoder complete 30/30; classification head complete 2/2"),
+]  # fmt: skip
+"""Every layout of every system."""
+
+each = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+
+
+def write(folder: Path, state: State, config: dict[str, Any] | None) -> Path:
+    """A folder as it would be downloaded."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.detach().clone().contiguous() for name, tensor in state.items()}, folder / "model.safetensors", {"format": "pt"})
+    if config is not None:
+        (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def damaged(state: State, name: str, how: str) -> State | None:
+    """The state with one tensor missing, renamed, transposed in shape, or one too many. None: a transposed one would have the same shape."""
+    changed = dict(state)
+    tensor = changed.pop(name)
+    if how == "renamed":
+        changed[f"{name}_old"] = tensor
+    elif how == "extra":
+        changed[name] = tensor
+        changed[f"{name}.extra"] = torch.zeros(3)
+    elif how == "transposed":
+        turned = tensor.movedim(-1, 0) if tensor.ndim else tensor[None]
+        turned = turned[None] if turned.ndim == 1 else turned  # a vector becomes a row
+        if turned.shape == tensor.shape:
+            return None
+        changed[name] = turned
+    return changed

@@ -1,0 +1,220 @@
+"""`zoo convert`: the weights of an official release, as a model folder of this project.
+
+The only place where a pickle is opened: after a look at every name that it wants to import, with torch's restricted
+reader, on an explicit order.
+"""
+
+import argparse
+import logging
+import pickletools
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+from jinja2 import Environment, StrictUndefined
+from torch import Tensor
+
+from modalities.common import pretrained
+from modalities.common.model import Model
+from modalities.common.run import command
+from modalities.common.stored import CONFIG, PREPROCESSING, beside, licence_of_card
+from trainer.errors import CheckpointError, ConfigError, did_you_mean, shorten
+from trainer.files import read_json, sha256_of
+from trainer.tensor_file import PICKLE, what_is_wrong
+from trainer.weights import read_safetensors
+from zoo.cards import check_card, describe_input, entry_of, licence_text, metadata, snippet
+
+log = logging.getLogger("zoo")
+
+LAYOUTS = ("official", "transformers", "timm")
+"""Whose release it is."""
+ALLOWED = {
+    "collections.OrderedDict",
+    "torch._utils._rebuild_tensor",
+    "torch._utils._rebuild_tensor_v2",
+    "torch._utils._rebuild_parameter",
+    "argparse.Namespace",  # the training options that official files keep beside the weights
+    *(f"torch.{kind}Storage" for kind in ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")),
+}
+"""Everything that a pickle may name."""
+LARGEST_PICKLE = 64 * 2**20
+"""Bytes of the pickle proper, without the tensors, of which a file may hold so many."""
+
+_CARD = """---
+{{ card_data }}
+---
+
+# {{ title }}
+
+{{ what }}
+
+Converted from the file `{{ file }}` (sha256 `{{ sha256 }}`), which is in the {{ layout }} layout, by
+
+```
+{{ command }}
+```
+
+Nothing was trained or measured here; what the weights can do is what their authors say. Every tensor was taken over: {{ words }}.
+
+| | |
+|---|---|
+| system | `{{ system }}` |
+| parameters | {{ "{:,}".format(parameters) }} |
+| input | {{ input }} |
+| paper | {{ paper }} |
+
+## How to use it
+
+```python
+{{ snippet }}
+```
+
+## Limits
+
+{{ limits }}
+
+## Licence
+
+{{ licence }}
+
+## Citation
+
+```bibtex
+{{ citation }}
+```
+"""
+
+
+def convert(
+    file: tyro.conf.Positional[Path],
+    /,
+    layout: Annotated[str, tyro.conf.arg(name="from")],
+    to: Path,
+    config: Path | None = None,
+    licence: str | None = None,
+) -> Path:
+    """Convert the weights of an official release (.pth, .bin or .safetensors) to a model folder of this project.
+
+    A pickle can run code when it is opened. This one is opened only if it names nothing but tensors, and only by torch's
+    restricted reader. Every tensor must find its place, none may hold NaN.
+
+    Args:
+        file: The file with the weights.
+        layout: Whose release it is: official (the code of the paper), transformers or timm.
+        to: Folder to write: new, empty, or an earlier conversion, which is replaced.
+        config: JSON file with the arguments of the model. Default: config.json beside the file, if there is one.
+        licence: Licence of the weights as the Hub names it. Default: that of the official release, or what the card beside the file says.
+    """
+    if layout not in LAYOUTS:
+        raise ConfigError(f"--from must say whose layout it is: {', '.join(LAYOUTS)}; found {layout!r}.{did_you_mean(layout, LAYOUTS)}")
+    state = read_release(file)
+    values = read_json(config) if config else beside(file.parent, CONFIG)
+    model = pretrained.from_tensors(state, values, str(file), layout, beside(file.parent, PREPROCESSING))
+    model.licence = licence or model.licence or licence_of_card(file.parent)
+    model.save_pretrained(to, card=conversion_card(model, file))
+    log.info("%s", model.load_report)
+    log.info("Converted %s to %s. Licence of the weights: %s. Load it with zoo.from_pretrained(%r).", file, to, model.licence, str(to))
+    return to
+
+
+def read_release(path: Path) -> dict[str, Tensor]:
+    """The weights of a file by name: safetensors, or a pickle of torch.save that holds tensors (perhaps under "model") and options.
+
+    Raises CheckpointError that says what else the file is, which forbidden name it wants to import, or which entry is no tensor.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path} is no file. Expected the weights of an official release.")
+    with open(path, "rb") as file:
+        head = file.read(9)
+    if not head.startswith(PICKLE) or head[8:9] == b"{":
+        return read_safetensors(path)
+    if not zipfile.is_zipfile(path):
+        wrong = "is a pickle of a torch before 1.6, or damaged" if not head.startswith(b"PK") else what_is_wrong(path).split(",")[0] + ", and it is damaged"
+        raise CheckpointError(f"{path} {wrong}. Fetch it again, or open it with torch where you trust it and save it anew.")
+    _require_plain(path)
+    try:
+        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
+            warnings.simplefilter("ignore")  # torch's remarks about old storages
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # the reader follows the instructions of the file, and raises whatever they lead to
+        raise CheckpointError(f"{path} cannot be read as weights ({shorten(str(error), 300)}). Fetch it again.") from error
+    return _tensors(content, path)
+
+
+def _require_plain(path: Path) -> None:
+    """Raise CheckpointError unless an archive of torch.save is stored plainly and imports only what is allowed."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            records = archive.infolist()
+            if any(r.compress_type != zipfile.ZIP_STORED or r.flag_bits & 1 for r in records):
+                raise CheckpointError(f"{path} holds compressed or encrypted records, which torch.save never writes. Do not use it.")
+            pickles = [r for r in records if r.filename.endswith(".pkl")]
+            if len(pickles) != 1 or not pickles[0].filename.endswith("data.pkl"):
+                raise CheckpointError(f"{path} holds the records {shorten([r.filename for r in records][:6], 200)}; weights of torch.save have one data.pkl. Is it a TorchScript?")
+            if pickles[0].file_size > LARGEST_PICKLE:
+                raise CheckpointError(f"{path} holds a pickle of {pickles[0].file_size:,} bytes, more than any list of tensors needs. Do not use it.")
+            names = globals_of(archive.read(pickles[0]))
+    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError, ValueError) as error:
+        raise CheckpointError(f"{path} is a damaged archive of torch.save ({shorten(str(error), 200)}). Fetch it again.") from error
+    forbidden = sorted(names - ALLOWED)
+    if forbidden:
+        raise CheckpointError(
+            f"{path} wants to import {', '.join(forbidden[:5])}, which no weights need. It was not opened: a pickle can run code. "
+            "Get the weights from a source that you trust, or open it where nothing can be harmed."
+        )
+
+
+def globals_of(data: bytes) -> set[str]:
+    """Everything that a pickle imports, as module.name, found without running it. ValueError when it is no pickle."""
+    found: set[str] = set()
+    for operation, argument, _ in pickletools.genops(data):
+        if operation.name in ("GLOBAL", "INST"):
+            found.add(str(argument).replace(" ", ".").replace("__builtin__", "builtins"))  # as Python 2 called it
+        elif operation.name in ("STACK_GLOBAL", "EXT1", "EXT2", "EXT4", "NEXT_BUFFER"):  # the name is only known when it runs
+            found.add(f"something by {operation.name}")
+    return found
+
+
+def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
+    """The weights in what a pickle held. Each must be an ordinary tensor that fills the memory it claims."""
+    state = content.get("model", content) if isinstance(content, Mapping) else content
+    if not isinstance(state, Mapping) or not state:
+        raise CheckpointError(f"{path} holds a {type(state).__name__} and no weights by name.")
+    for name, tensor in state.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            keys = ", ".join(shorten(key, 30) for key in list(state)[:8])
+            raise CheckpointError(f"{path}: {shorten(name)} is a {type(tensor).__name__}, not a tensor (entries: {keys}). Expected weights by name, or such under 'model'.")
+        if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+            raise CheckpointError(f"{path}: {shorten(name)} is no ordinary tensor ({tensor.layout}, {tensor.device}). Expected plain weights.")
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise CheckpointError(f"{path}: {shorten(name)} claims {tuple(tensor.shape)} and holds {tensor.untyped_storage().nbytes():,} bytes. Do not use this file.")
+    return {name: tensor.detach() for name, tensor in state.items()}
+
+
+def conversion_card(model: Model, file: Path) -> str:
+    """The card of a converted model: what it is, where it came from, its licence. CheckpointError when it is not valid for the Hub."""
+    system = entry_of(model)
+    text = Environment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(_CARD).render(
+        card_data=metadata(model, {}).to_yaml(),
+        title=file.stem,
+        what=system.what,
+        file=file.name,
+        sha256=sha256_of(file),
+        layout=model.load_report.layout,
+        command=command(),
+        words=model.load_report.words(),
+        system=model.system,
+        parameters=sum(p.numel() for p in model.parameters()),
+        input=describe_input(model),
+        paper=system.paper,
+        snippet=snippet(model),
+        limits=system.limits,
+        licence=licence_text(model),
+        citation=system.citation,
+    )  # fmt: skip
+    check_card(text, file.stem)
+    return text
