@@ -15,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import threading
 import time
@@ -24,6 +25,7 @@ import tyro
 
 from trainer.files import read_json, sha256_of
 from trainer.logs import read_lines
+from trainer.remote import CACHE
 
 POINTS = ("folder made", "half written", "before rename", "after rename")
 """Where trainer.checkpoint says that a save is."""
@@ -46,8 +48,9 @@ class Options:
     """How often to kill, over all recipes."""
     seed: int = 0
     """Of the moments and the kinds of kills."""
-    cases: tuple[str, ...] = ("pretrain", "workers", "finetune")
-    """Which recipes: pretrain (EMA, saves in the foreground), workers (image files, 2 loader workers, micro-batches, saves in the background), finetune (mixup, drop path)."""
+    cases: tuple[str, ...] = ("pretrain", "workers", "finetune", "tar", "mixture")
+    """Which recipes: pretrain (EMA, saves in the foreground), workers (image files, 2 loader workers, micro-batches, saves in the background), finetune
+    (mixup, drop path), tar (shards, 2 workers), mixture (shards and files in shares that change, 2 workers)."""
     steps: int = 120
     """Steps of each run."""
 
@@ -63,9 +66,14 @@ def recipe_of(case: str, steps: int, pictures: Path):
     train = {"train.steps": steps, "train.batch_size": 16, "train.log_every": 1, "train.save_every": 5, "train.pictures": 0}
     if case == "pretrain":
         return replace(registry.find_recipe("vision/mae-tiny-digits"), {**train, "train.ema": 0.95})
-    if case == "workers":
+    if case in ("workers", "tar", "mixture"):
         small = {"model.input_size": (16, 16), "model.patch_size": (4, 4), "model.depth": 2, "model.embed_dim": 32, "model.num_heads": 2}
         changes = {"train.workers": 2, "train.accumulate": 3, "train.save_async": True, "train.epochs": None, "data.path": str(pictures)}
+        if case != "workers":
+            changes["data.path"] = f"{pictures}-{{0..3}}.tar"
+        if case == "mixture":
+            mixed = {"mode": "resampled", "weights": (3, 1), "late_weights": (1, 3), "late_from": 0.5}
+            changes |= {"data.also": (str(pictures),), **{f"data.mixture.{name}": value for name, value in mixed.items()}}
         return replace(registry.find_recipe("vision/mae-tiny"), {**train, **small, **changes})
     data = LabelledImages("digits-cluttered", per_class=5, augment=dataclasses.replace(FinetuneAugment.none(), shift=2))
     soft = {"objective.mixup": 0.8, "objective.cutmix": 1.0, "objective.label_smoothing": 0.1, "drop_path": 0.2}
@@ -142,7 +150,7 @@ class Storm:
     def _live(self, folder: Path, kind: str | None) -> tuple[int, str]:
         """Start a child and, at a random moment, kill it; its exit status and output."""
         command = [sys.executable, "-m", "tools.fault_storm", CHILD, self.case, str(self.options.steps), str(folder)]
-        environment = dict(os.environ)
+        environment = {**os.environ, CACHE: str(self.place / "cache")}
         if kind in POINTS:
             environment["STORM_POINT"] = f"{kind}:{self.rng.randint(1, 6)}"
         self.lives += 1
@@ -194,7 +202,7 @@ class Storm:
 
 
 def draw_pictures(folder: Path) -> None:
-    """Some image files."""
+    """Some image files, and the same in four tars beside their folder."""
     import numpy as np
     from PIL import Image
 
@@ -202,6 +210,10 @@ def draw_pictures(folder: Path) -> None:
     rng = np.random.default_rng(0)
     for i in range(60):
         Image.fromarray(rng.integers(0, 255, (20, 24, 3), "uint8")).save(folder / f"{i}.png")
+    for shard in range(4):
+        with tarfile.open(f"{folder}-{shard}.tar", "w") as tar:
+            for i in range(15 * shard, 15 * shard + 15):
+                tar.add(folder / f"{i}.png", f"{i}.png")
 
 
 def main(options: Options) -> int:

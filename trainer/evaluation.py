@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from trainer.callback import Callback
-from trainer.data import seeded
 from trainer.errors import CheckpointError, ConfigError, ModelError, did_you_mean
 from trainer.objective import Objective
+from trainer.randomness import seeded
 
 if TYPE_CHECKING:
     from trainer.trainer import Trainer

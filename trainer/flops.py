@@ -7,7 +7,8 @@ from torch import nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainer.data import Source, batches, seeded, to_device
+from trainer.data import Source, batches, to_device
+from trainer.randomness import seeded
 
 log = logging.getLogger("zoo")
 SAMPLES = 2

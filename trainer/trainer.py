@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from trainer.callback import Callback, overriding
 from trainer.checkpoint import Like, Stored, checkpoint_path, clean, list_checkpoints, newest, verify
-from trainer.data import Share, Source, StepBatches, batches, key, to_device
+from trainer.data import Share, Source, Stream, to_device, worker_count
 from trainer.devices import AUTOCAST, allow_tf32, hardware, peak_flops, peak_memory, usable_precision
 from trainer.ema import EMA
 from trainer.errors import CheckpointError, ConfigError, DataError, TrainingError
@@ -28,10 +28,12 @@ from trainer.metrics import Metrics, StepLosses
 from trainer.objective import Batch, Objective
 from trainer.optim import build_optimizer, load_optimizer, parameter_groups
 from trainer.parallel import Processes, Spread, compile_module, full, local, recompute
+from trainer.randomness import key
 from trainer.recipe import TrainConfig
 from trainer.saver import Saver
 from trainer.signals import StopSignal
 from trainer.versions import versions
+from trainer.waiting import Waiting
 
 log = logging.getLogger("zoo")
 
@@ -51,6 +53,7 @@ class Trainer:
         self.callbacks = [EMA(config.ema, config.ema_warmup)] if config.ema is not None else []
         self.callbacks += callbacks or []
         self.steps = config.total_steps(len(source))
+        self.stream = Stream(source, config.batch_size, config.seed, self.steps)
         self.step = 0
         """Optimizer steps done."""
         self.seconds = 0.0
@@ -135,8 +138,9 @@ class Trainer:
         config, step_losses = self.config, self.step_losses
         on_batch, on_losses = overriding(self.callbacks, "batch"), overriding(self.callbacks, "losses")
         on_backward, on_step = overriding(self.callbacks, "after_backward"), overriding(self.callbacks, "after_step")
-        stream = self._data = self._stream()
-        self._interval_began, self._waited = time.perf_counter(), 0.0
+        stream = self._data = self.stream.batches(self.step, config.workers, self.share)
+        self.waiting = Waiting(worker_count(self.source, config.workers))
+        self._interval_began = time.perf_counter()
         self.model.train()
         while self.step < self.steps:
             lr = self._set_lr()
@@ -201,16 +205,9 @@ class Trainer:
         """
         return self.spread.plain(module or self.average or self.objective)
 
-    def _stream(self) -> Generator[Batch, None, None]:
-        config = self.config
-        return batches(self.source, config.batch_size, config.seed, self.step, self.steps, config.workers, self.share)
-
     def _next(self, stream: Iterator[Batch]) -> Batch:
         """The next micro-batch, on the device; the time spent waiting for it is counted."""
-        began = time.perf_counter()
-        batch = next(stream)
-        self._waited += time.perf_counter() - began
-        return to_device(batch, self.device, self.config.channels_last)
+        return to_device(self.waiting.next(stream), self.device, self.config.channels_last)
 
     def _set_lr(self) -> float:
         """The learning rate of this step, given to all groups."""
@@ -249,16 +246,19 @@ class Trainer:
         """Read the metrics from the device and hand them to the callbacks."""
         steps, values = self.metrics.steps, self.metrics.read()
         values.update(self.guard.read(self.step - 1, lr, self._samples_of))
+        if hasattr(self.source, "skipped"):
+            values["unreadable"] = self.source.skipped
         now = time.perf_counter()
         took = max(now - self._interval_began, 1e-9)
         self.seconds += took
         rate = steps * self.config.batch_size / took
-        values.update(lr=lr, samples_per_second=rate, data_wait=self._waited / took, memory_gb=peak_memory(self.device))
+        values.update(lr=lr, samples_per_second=rate, data_wait=self.waiting.share(took), memory_gb=peak_memory(self.device))
         if self.flops is not None:
             values["tflops"] = self.flops * rate / 1e12
             if self.peak is not None:
                 values["mfu"] = self.flops * rate / (self.peak * self.processes.world)
-        self._interval_began, self._waited = now, 0.0
+        self._interval_began = now
+        values.update(self.stream.counts(self.step))
         values.update(self._pending)
         self._pending = {}
         self.last = values
@@ -266,9 +266,9 @@ class Trainer:
 
     def _samples_of(self, step: int) -> str:
         """The samples of a step, for a diagnosis."""
-        pairs = StepBatches(len(self.source), self.config.batch_size, self.config.seed, step, step + 1).pairs(step)
-        some = ", ".join(str(index) for _, index in pairs[:8])
-        return f"samples {some}{f' and {len(pairs) - 8} more' if len(pairs) > 8 else ''} of the source, epoch {pairs[0][0]}"
+        some = self.stream.samples(step)
+        more = self.config.batch_size - len(some)
+        return f"samples {', '.join(name for _, name in some)}{f' and {more} more' if more else ''} of the source, epoch {some[0][0]}"
 
     def state_dict(self) -> dict[str, Any]:
         """What all processes share of the state. The place in the data is the step itself (see trainer.data)."""
@@ -278,6 +278,7 @@ class Trainer:
                 "finished": self._finished,
             },
             "metrics": self.metrics.state_dict(),
+            "data": self.stream.bookmark(self.step),
             "guard": self.guard.state_dict(),
             "scaler": self.scaler.state_dict(),
             "objective": self.objective.state_dict(),
@@ -294,6 +295,8 @@ class Trainer:
         """Restore the state of a checkpoint, whatever the number of processes that wrote it."""
         stored = Stored(path)
         like = self.saver.like() if self.spread.sharded else None
+        step = stored.part("progress")["step"]
+        self.stream.check(stored.part("data"), step, str(path))
         self._load_weights(stored, like)
         try:
             load_optimizer(self.optimizer, stored.part("optimizer", like))

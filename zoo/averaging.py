@@ -19,8 +19,9 @@ from modalities.common.model import Model
 from modalities.common.run import command
 from trainer.averaging import State, greedy_soup, uniform_soup
 from trainer.checkpoint import list_checkpoints, verify
-from trainer.data import batches, seeded, to_device
+from trainer.data import batches, to_device
 from trainer.errors import CheckpointError, ConfigError
+from trainer.randomness import seeded
 from trainer.recipe import difference
 from trainer.versions import versions
 from trainer.warm_start import objective_state

@@ -32,10 +32,10 @@ from modalities.vision.finetune import digits_recipe
 from modalities.vision.objectives.mae import MAEObjectiveConfig
 from modalities.vision.recipes import draw_reconstructions
 from trainer.config import replace
-from trainer.data import seeded
 from trainer.errors import ConfigError, Interrupted, ZooError
 from trainer.evaluation import measure
 from trainer.files import read_json, write_json
+from trainer.randomness import seeded
 from zoo.cards import write_card
 from zoo.publishing import publish
 

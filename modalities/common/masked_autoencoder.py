@@ -17,9 +17,9 @@ from modalities.common.masking import Masking, gather_tokens, keep_count, mask_f
 from modalities.common.model import Model
 from modalities.common.positions import sincos_table
 from modalities.common.vit import ViTConfig, ViTEncoder, adapted_table, init_linear, transformer
-from trainer.data import draws_on_device
 from trainer.errors import ModelError
 from trainer.objective import Batch
+from trainer.randomness import draws_on_device
 
 
 @dataclass(frozen=True)

@@ -8,19 +8,26 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from modalities.vision import digits
 from modalities.vision.augment import FinetuneAugment, PretrainAugment
+from modalities.vision.files import ImageMixture, is_table, open_images
 from modalities.vision.images import as_picture, read_image, to_tensor
 from modalities.vision.preprocess import ImagePreprocess
 from modalities.vision.sources import TEST_FOLDERS, TRAIN_FOLDER, Augmented, ImageArray, ImageFolder, ImageSource
+from trainer.corrupt import SkipCorrupt, check_policy, read_quarantine
 from trainer.errors import ConfigError, DataError, did_you_mean
+from trainer.mixture import MixtureConfig
+from trainer.remote import scheme
+from trainer.shards import is_shards
 
 BUILT_IN = ("digits", "digits-cluttered")
+MAX_ERRORS = 100
+"""Unreadable pictures that a run puts up with, unless it says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +35,21 @@ class ImageSet:
     """Which pictures."""
 
     path: str = ""
-    """"digits", "digits-cluttered" (both built in), or a folder. A folder may hold `train` and `val` (or `test`)."""
+    """"digits", "digits-cluttered" (both built in), a folder, tar shards (`photos-{000..127}.tar`, a folder of tars, an index.json; also
+    by http(s):// and hf://), or a table (.csv, .tsv, .jsonl with a column `path`). A folder may hold `train` and `val` (or `test`)."""
     scenes: digits.SceneConfig = field(default_factory=digits.SceneConfig)
     """Drawing of "digits-cluttered"; other sets have no scenes."""
+    on_error: Literal["raise", "skip"] = "raise"
+    """When a picture cannot be read: stop, or take the next one that can be read in its place."""
+    max_errors: int = MAX_ERRORS
+    """With `on_error` "skip": how many pictures may be unreadable before the run stops."""
+    exclude: str | None = None
+    """A list of pictures of `path` to leave out, as `zoo data check` writes it."""
 
     def __post_init__(self) -> None:
+        check_policy(self.on_error, self.max_errors, MAX_ERRORS)
+        if self.path in BUILT_IN and (self.on_error != "raise" or self.exclude):
+            raise ConfigError(f"data.on_error and data.exclude are for files, and {self.path!r} is built in.")
         if self.path != "digits-cluttered" and self.scenes != digits.SceneConfig():
             raise ConfigError(f"data.scenes changes only the built-in set 'digits-cluttered', and data.path is {self.path!r}.")
 
@@ -40,19 +57,50 @@ class ImageSet:
         if not self.path:  # Path("") would be the current folder
             raise ConfigError(f"Say which images to use: --data.path FOLDER, or one of the built-in sets: {', '.join(BUILT_IN)}.")
 
+    def _open(self, path: str, preprocess: ImagePreprocess, **options: Any) -> ImageSource:
+        """The pictures of a path without those of `exclude`, whose ids are as seen from `self.path`."""
+        source = open_images(path, preprocess, **options)
+        inside = Path(path) == Path(self.path) or Path(self.path) in Path(path).parents
+        if self.exclude and inside:
+            listed, folder = read_quarantine(self.exclude), Path(path).relative_to(self.path)
+            names = [(folder / source.id(i)).as_posix() for i in range(len(source))]
+            if listed and listed.isdisjoint(names) and not any((Path(self.path) / name).exists() for name in listed):
+                raise DataError(f"{self.exclude} leaves out {min(listed)!r}, and nothing that it names is in {self.path}. Is it the list of other data?")
+            source = source.take([i for i, name in enumerate(names) if name not in listed])
+        if self.on_error == "raise":
+            check_images(source)
+        return source
+
+    def _tolerant(self, source: ImageSource) -> ImageSource:
+        """The source, with the policy of `on_error`."""
+        return source if self.on_error == "raise" else SkipCorrupt(source, self.max_errors)
+
 
 @dataclass(frozen=True)
 class UnlabelledImages(ImageSet):
     """Pictures for pre-training, and how they are changed at random."""
 
+    also: tuple[str, ...] = ()
+    """More sets to train on together with `path`, named in the same ways."""
+    mixture: MixtureConfig = field(default_factory=MixtureConfig)
+    """How `path` and `also` are mixed."""
     augment: PretrainAugment = field(default_factory=PretrainAugment)
     """Random changes."""
 
-    def build(self, preprocess: ImagePreprocess) -> ImageSource:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.also and self.mixture != MixtureConfig():
+            raise ConfigError("data.mixture says how several sets are mixed, and there is only data.path. Name the others: --data.also PATH [PATH ...].")
+
+    def build(self, preprocess: ImagePreprocess) -> ImageSource | ImageMixture:
         """The training pictures without labels, augmented: all images of the folder (of `train`, where there is one).
 
         Held out: the test part of a built-in set, the folder `val` (or `test`) beside `train`, else nothing.
         """
+        alone = replace(self, also=(), mixture=MixtureConfig())
+        if self.also:
+            others = [replace(alone, path=path, exclude=None, scenes=digits.SceneConfig()) for path in self.also]
+            return ImageMixture([part.build(preprocess) for part in (alone, *others)], self.mixture)
         self._require_path()
         if self.path in BUILT_IN:
             source: ImageSource = built_in(self.path, "train", preprocess, self.scenes, self.scenes.views)
@@ -61,12 +109,10 @@ class UnlabelledImages(ImageSet):
                 part.classes, part.labels = (), None
         else:
             train, test = _train_and_test(self.path)
-            source = ImageFolder(train, preprocess, labelled=False)
-            check_images(source)
+            source = self._open(train, preprocess, labelled=False)
             if test is not None:
-                source.held_out = ImageFolder(test, preprocess, labelled=False)
-                check_images(source.held_out)
-        return _augmented(source, self.augment.build(preprocess))
+                source.held_out = self._tolerant(self._open(test, preprocess, labelled=False))
+        return self._tolerant(_augmented(source, self.augment.build(preprocess)))
 
 
 @dataclass(frozen=True)
@@ -74,7 +120,7 @@ class LabelledImages(ImageSet):
     """Pictures in classes for fine-tuning and evaluation: how they are divided, and changed at random in training."""
 
     test_path: str | None = None
-    """Folder with the test images. Null: `val`, `valid`, `validation` or `test` beside `train`, else a split."""
+    """Folder, shards or table with the test images. Null: `val`, `valid`, `validation` or `test` beside `train`, else a split."""
     test_fraction: float = 0.2
     """Part of each class that is kept for testing when there is no test folder."""
     split_seed: int = 0
@@ -95,32 +141,35 @@ class LabelledImages(ImageSet):
 
     def build(self, preprocess: ImagePreprocess) -> tuple[ImageSource, ImageSource]:
         """(training set, test set); the first augmented and, with `per_class`, cut down. The second is held out from the first."""
-        train, test = self.build_plain(preprocess)
-        train.held_out = test
+        train, test = self._parts(preprocess)
+        train.held_out = test = self._tolerant(test)
         if isinstance(train, ImageArray) and self.augment == replace(FinetuneAugment.none(), shift=self.augment.shift):
             train.shift = self.augment.shift  # the array does it itself, a batch at a time
             return train, test
-        return _augmented(train, self.augment.build(preprocess)), test
+        return self._tolerant(_augmented(train, self.augment.build(preprocess))), test
 
     def build_plain(self, preprocess: ImagePreprocess, classes: Sequence[str] | None = None) -> tuple[ImageSource, ImageSource]:
         """The same two sets without augmentation, as probes and nearest neighbours need them.
 
         `classes` fixes names and numbers of the classes of a folder.
         """
+        train, test = self._parts(preprocess, classes)
+        return self._tolerant(train), self._tolerant(test)
+
+    def _parts(self, preprocess: ImagePreprocess, classes: Sequence[str] | None = None) -> tuple[ImageSource, ImageSource]:
+        """(training set, test set) as they lie there: no augmentation, no policy."""
         self._require_path()
         if self.path in BUILT_IN:
             train: ImageSource = built_in(self.path, "train", preprocess, self.scenes, 1)
             test: ImageSource = built_in(self.path, "test", preprocess, self.scenes, self.scenes.test_views)
         else:
-            train_folder, test_folder = _train_and_test(self.path)
-            test_folder = Path(self.test_path) if self.test_path else test_folder
-            train = ImageFolder(train_folder, preprocess, classes=classes)
-            if test_folder is None:
+            train_path, test_path = _train_and_test(self.path)
+            test_path = self.test_path or test_path
+            train = self._open(train_path, preprocess, classes=classes)
+            if test_path is None:
                 train, test = split(train, self.test_fraction, self.split_seed)
             else:
-                test = ImageFolder(test_folder, preprocess, classes=train.classes)
-                check_images(test)
-            check_images(train)
+                test = self._open(test_path, preprocess, classes=train.classes)
         if self.per_class is not None:
             train = labelled_subset(train, self.per_class, self.subset_seed)
         return train, test
@@ -173,7 +222,7 @@ def split(source: ImageSource, test_fraction: float, seed: int = 0) -> tuple[Ima
     return source.take([i for i in range(len(source)) if i not in test]), source.take(sorted(test))
 
 
-def check_images(source: ImageFolder, count: int = 16) -> None:
+def check_images(source: ImageSource, count: int = 16) -> None:
     """Read the first, the last and `count` random images, so that a bad folder is told about at once (DataError)."""
     chosen = random.Random(0).sample(range(len(source)), min(count, len(source)))
     for index in sorted({0, len(source) - 1, *chosen}):
@@ -204,18 +253,20 @@ def _by_class(source: ImageSource) -> dict[int, list[int]]:
     return members
 
 
-def _train_and_test(path: str) -> tuple[Path, Path | None]:
-    """The folder to train on and, where there is one beside it, the folder to test on."""
+def _train_and_test(path: str) -> tuple[str, str | None]:
+    """What to train on: the path itself or the folder `train` in it; and, where there is one beside it, the folder to test on."""
+    if scheme(path) or is_shards(path) or (is_table(path) and Path(path).exists()):
+        return path, None
     root = Path(path)
     if not root.exists():
         hint = did_you_mean(path, BUILT_IN)
-        raise DataError(f"{path} does not exist.{hint} Expected a folder with images, or one of the built-in sets: {', '.join(BUILT_IN)}.")
+        raise DataError(f"{path} does not exist.{hint} Expected images (a folder, tars, a table), or one of the built-in sets: {', '.join(BUILT_IN)}.")
     test = next((root / name for name in TEST_FOLDERS if (root / name).is_dir()), None)
     if (root / TRAIN_FOLDER).is_dir():
-        return root / TRAIN_FOLDER, test
+        return str(root / TRAIN_FOLDER), None if test is None else str(test)
     if test is not None:  # else "training" and "val" would become two classes
         raise DataError(
             f"{root} has a folder {test.name!r} but no {TRAIN_FOLDER!r}. Rename the folder with the training images to "
             f"{TRAIN_FOLDER!r}, or give data.path and data.test_path; if {test.name!r} is a class, put all classes into {TRAIN_FOLDER!r}."
         )
-    return root, None
+    return path, None

@@ -5,30 +5,20 @@ would lose something, a float tensor (C, H, W) in 0..1. Colour profiles are igno
 """
 
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from trainer.errors import DataError
+from trainer.image_files import explained, opened
 
 Picture = Image.Image | Tensor
 """PIL image of mode "L" or "RGB", or float tensor (C, H, W) in 0..1 with C = 1 or 3."""
 
-FORMATS = {
-    "JPEG": (".jpg", ".jpeg"),
-    "PNG": (".png",),
-    "WEBP": (".webp",),
-    "BMP": (".bmp",),
-    "TIFF": (".tif", ".tiff"),
-    "GIF": (".gif",),
-}
-"""Formats that are read -> their file endings. Pillow knows more; some of those start other programs."""
-EXTENSIONS = tuple(ending for endings in FORMATS.values() for ending in endings)
 SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
 PHOTOMETRIC = 262
 """TIFF tag; 0: the largest value is black, as in some X-ray scans."""
@@ -36,15 +26,29 @@ ROUNDING = 1e-3
 """How far outside 0..1 a float picture may lie (a bicubic resize overshoots by rounding)."""
 
 
+class Encoded(bytes):
+    """The content of an image file, with what errors call it."""
+
+    def __new__(cls, content: bytes, where: str) -> "Encoded":
+        self = super().__new__(cls, content)
+        self.where = where
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Encoded, (bytes(self), self.where)
+
+
 def as_picture(raw: Any, channels: int, where: str = "the image") -> Picture:
     """Any single picture in `channels` (1 or 3) channels.
 
-    `raw`: a path; a PIL image; an array (H, W) or (H, W, C); a tensor (H, W) or (C, H, W). Arrays and tensors
+    `raw`: a path; the content of an image file; a PIL image; an array (H, W) or (H, W, C); a tensor (H, W) or (C, H, W). Arrays and tensors
     hold uint8, uint16 (scaled by 65535), bool, or floats in 0..1, in 1 or 3 channels. `where` names it in
     errors. Raises DataError for anything else.
     """
-    if isinstance(raw, (str, os.PathLike, Image.Image)):
+    if isinstance(raw, (str, os.PathLike)):
         return read_image(raw, channels)
+    if isinstance(raw, (bytes, Image.Image)):
+        return read_image(raw, channels, where)
     if isinstance(raw, np.ndarray):
         return _from_array(raw, channels, where)
     if isinstance(raw, Tensor):
@@ -59,63 +63,29 @@ def as_picture(raw: Any, channels: int, where: str = "the image") -> Picture:
     raise DataError(f"{where} is a {type(raw).__name__}; expected a path, a PIL image, an array or a tensor.")
 
 
-def read_image(source: str | os.PathLike | Image.Image, channels: int) -> Picture:
-    """A file or a PIL image, upright (EXIF), without transparency (on white), in `channels` (1 or 3) channels.
+def read_image(source: str | os.PathLike | Image.Image | bytes, channels: int, where: str | None = None) -> Picture:
+    """A file, its content or a PIL image, upright (EXIF), without transparency (on white), in `channels` (1 or 3) channels.
 
     16-bit grey is scaled by its full range and becomes a float tensor; palettes, 1-bit and CMYK become 8-bit
-    grey or RGB. Of animations and multi-page files the first picture is taken. Raises DataError that names the
-    file, says what it really is, and what to do.
+    grey or RGB. Of animations and multi-page files the first picture is taken. `where` names it in errors, by default
+    the path. Raises DataError that names it, says what it really is, and what to do.
     """
-    path = "the PIL image" if isinstance(source, Image.Image) else Path(source)
-    try:
-        if isinstance(source, Image.Image):
-            return _flatten(source, channels, str(path))
-        with Image.open(path, formats=list(FORMATS)) as image:
-            return _flatten(image, channels, str(path))
-    except FileNotFoundError as error:
-        raise DataError(f"There is no file {path}.") from error
-    except Image.DecompressionBombError as error:
-        raise DataError(
-            f"{path} claims to be enormous ({error}). If you trust it, cut it into smaller pictures "
-            "or raise PIL.Image.MAX_IMAGE_PIXELS."
-        ) from error
-    except UnidentifiedImageError as error:
-        raise DataError(f"{path} {what_is(path)}.") from error
-    except PermissionError as error:
-        raise DataError(f"{path} may not be read: change its permissions.") from error
-    except IsADirectoryError as error:
-        raise DataError(f"{path} is a folder; expected an image file.") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow raises on damage
-        raise DataError(f"{path} is a truncated or damaged image ({error}). Fetch it again or remove it.") from error
-
-
-def what_is(path: Path) -> str:
-    """What a file that cannot be opened as an image is, in words that follow its name."""
-    with open(path, "rb") as file:
-        head = file.read(512)
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if not head:
-        return "is empty (0 bytes): the download or the copy stopped before it began. Fetch it again or remove it"
-    if text.startswith(b"version https://git-lfs"):
-        return "is a git-LFS pointer, not the image. Run `git lfs pull` in that repository, or download the file itself"
-    if text.startswith((b"<!doctype html", b"<html", b"<head")):
-        return "is an HTML page, not an image (often a login or error page). Download the file again"
-    if text.startswith((b"<?xml", b"<svg")):
-        return "is an SVG drawing or XML, not a pixel image. Convert it to PNG"
-    if head[4:8] == b"ftyp":
-        return "is a HEIC/AVIF picture or a video, which is not read. Convert it to JPEG or PNG"
-    if head.startswith((b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8", b"II*\x00", b"MM\x00*", b"BM")):
-        return "begins like an image but its header is damaged or cut off. Fetch it again or remove it"
-    if b"\x00" not in head and sum(byte < 32 and byte not in b"\t\r\n\f" for byte in head) == 0:
-        return f"is a text file, not an image (it begins with {head[:40].decode('utf-8', 'replace')!r}). Remove it from the folder"
-    return f"is not an image that can be read. Expected {', '.join(FORMATS)}. Convert or remove it"
+    if isinstance(source, Image.Image):
+        where = where or "the PIL image"
+        with explained(where):
+            return _flatten(source.copy(), channels, where)
+    if isinstance(source, Encoded):
+        where = source.where
+    where = where or ("the image" if isinstance(source, bytes) else str(source))
+    with opened(source, where) as image:
+        return _flatten(image, channels, where)
 
 
 def to_tensor(picture: Picture) -> Tensor:
     """A picture as a float32 tensor (C, H, W) in 0..1."""
     if isinstance(picture, Tensor):
         return picture.clamp(0, 1)  # bicubic overshoots; 8-bit pictures are clipped by Pillow itself
-    return F.pil_to_tensor(picture).float() / 255
+    return F.pil_to_tensor(picture).float().div_(255)
 
 
 def to_eight_bit(picture: Picture) -> Image.Image:
@@ -126,19 +96,20 @@ def to_eight_bit(picture: Picture) -> Image.Image:
 
 
 def _flatten(image: Image.Image, channels: int, where: str) -> Picture:
-    """An opened PIL image as a picture; Pillow's own errors pass through."""
+    """An opened PIL image, which may be changed, as a picture; Pillow's own errors pass through."""
     image.load()
     if 0 in image.size:
         raise DataError(f"{where} is empty: {image.size[0]} x {image.size[1]} pixels.")
     white_is_zero = getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0
-    image = ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)
     if image.mode in (*SIXTEEN_BIT, "I", "F"):
         picture = _high_depth(image, channels, where)
         return 1 - picture if white_is_zero else picture  # for 8 bits Pillow does it
     if image.has_transparency_data or image.mode == "PA":
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("L" if channels == 1 else "RGB")
+    mode = "L" if channels == 1 else "RGB"
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _high_depth(image: Image.Image, channels: int, where: str) -> Tensor:

@@ -3,6 +3,7 @@
 import logging
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -166,15 +167,18 @@ class ImagePreprocess(Preprocess):
         """(..., C, H, W) in 0..1, or uint8 -> float32 with the stored statistics."""
         if pixels.dtype == torch.uint8:
             pixels = pixels.float() / 255
-        return (pixels - self._statistic(self.mean, pixels)) / self._statistic(self.std, pixels)
+        return (pixels - _statistic(self.mean, pixels.device)).div_(_statistic(self.std, pixels.device))
 
     def denormalise(self, images: Tensor) -> Tensor:
         """The reverse of `normalise`, clipped to 0..1: (..., C, H, W) for looking at."""
         images = images.detach().float()
-        return (images * self._statistic(self.std, images) + self._statistic(self.mean, images)).clamp(0, 1)
+        return (images * _statistic(self.std, images.device) + _statistic(self.mean, images.device)).clamp(0, 1)
 
-    def _statistic(self, values: tuple[float, ...], like: Tensor) -> Tensor:
-        return torch.tensor(values, device=like.device).view(-1, 1, 1)
+
+@lru_cache(maxsize=16)
+def _statistic(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """(C, 1, 1) float32. Kept: it is asked for with every picture."""
+    return torch.tensor(values, device=device).view(-1, 1, 1)
 
 
 def _brightest(picture: Picture) -> float:

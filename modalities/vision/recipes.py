@@ -18,8 +18,8 @@ from modalities.vision.objectives.mae import MAEObjectiveConfig
 from modalities.vision.pictures import reconstruction_sheet, spread
 from modalities.vision.preprocess import ImagePreprocess
 from trainer.config import replace
-from trainer.data import seeded
 from trainer.optim import OptimConfig
+from trainer.randomness import seeded
 from trainer.recipe import TrainConfig
 from trainer.schedule import ScheduleConfig
 
@@ -88,7 +88,7 @@ def preprocess_for(data: ImageSet, input_size: tuple[int, int], channels: int) -
     """The preprocessing of a new model: ImageNet's statistics for RGB, those of the data itself for a built-in set."""
     preprocess = ImagePreprocess.default(input_size, channels)
     if data.path in BUILT_IN:
-        mean, std = pixel_statistics(UnlabelledImages(data.path, data.scenes, PretrainAugment.none()).build(preprocess))
+        mean, std = pixel_statistics(UnlabelledImages(data.path, data.scenes, augment=PretrainAugment.none()).build(preprocess))
         preprocess = replace(preprocess, {"mean": mean, "std": std})
     return preprocess
 

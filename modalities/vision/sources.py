@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from modalities.vision.images import EXTENSIONS, as_picture, to_tensor
+from modalities.vision.images import as_picture, to_tensor
 from modalities.vision.preprocess import ImagePreprocess
-from trainer.data import draws
 from trainer.errors import DataError
+from trainer.image_files import EXTENSIONS
 from trainer.objective import Batch
+from trainer.randomness import draws
 
 JUNK = ("__MACOSX",)
 TRAIN_FOLDER = "train"
@@ -57,6 +58,10 @@ class ImageSource(ABC):
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """Facts for logs and cards: name, samples, classes, source, licence, derivation."""
+
+    def id(self, index: int) -> str:
+        """What a sample is called, whatever the folder that the set lies in."""
+        return str(index)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         return self.sample(index, self.preprocess.transform)
@@ -95,6 +100,9 @@ class ImageFolder(ImageSource):
 
     def item(self, index: int) -> Path:
         return self.root / self.files[index]
+
+    def id(self, index: int) -> str:
+        return Path(self.files[index]).as_posix()
 
     def take(self, indices: Sequence[int]) -> Self:
         part = copy.copy(self)
@@ -184,12 +192,17 @@ class Augmented(ImageSource):
         self.source, self.augment = source, augment
         self.preprocess, self.in_memory, self.name = source.preprocess, source.in_memory, source.name
         self.classes, self.labels, self.held_out = source.classes, source.labels, source.held_out
+        if hasattr(source, "order"):
+            self.order = source.order
 
     def __len__(self) -> int:
         return len(self.source)
 
     def item(self, index: int) -> Any:
         return self.source.item(index)
+
+    def id(self, index: int) -> str:
+        return self.source.id(index)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         return self.sample(index, self.augment)

@@ -16,8 +16,8 @@ from modalities.vision.objectives.classification import ClassificationConfig
 from modalities.vision.objectives.mae import MAEObjectiveConfig
 from modalities.vision.recipes import draw_reconstructions, preprocess_for
 from modalities.vision.sources import ImageSource
-from trainer.data import seeded
 from trainer.errors import DataError, ModelError
+from trainer.randomness import seeded
 
 
 def evaluate(model: Model, path: str, per_class: int | None = None) -> list[Row]:

@@ -4,8 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.data import Share, StepBatches, batches, draws, draws_on_device, epoch_order, ordered_batches, sample_keys, seeded
-from trainer.errors import DataError
+from tests.trainer.toy import CONFIG, Fit, Line, fit
+from trainer.data import Share, StepBatches, Stream, batches, ordered_batches
+from trainer.errors import CheckpointError, DataError
+from trainer.order import Epochs, full_shuffle
+from trainer.randomness import draws, draws_on_device, sample_keys, seeded
+from trainer.trainer import Trainer
+from trainer.waiting import Waiting
 
 
 class Noisy:
@@ -55,8 +60,8 @@ def test_augmentation_differs_between_epochs():
 
 
 def test_ranks_share_the_global_batch():
-    whole = [p for b in StepBatches(10, 4, 0, 0, 3) for p in b]
-    ranks = [list(StepBatches(10, 4, 0, 0, 3, Share(rank, 2))) for rank in (0, 1)]
+    whole = [p for b in StepBatches(Epochs(range(10), 0), 4, 0, 3) for p in b]
+    ranks = [list(StepBatches(Epochs(range(10), 0), 4, 0, 3, Share(rank, 2))) for rank in (0, 1)]
     assert sorted(p for r in ranks for b in r for p in b) == sorted(whole) and all(len(b) == 2 for r in ranks for b in r)
 
 
@@ -94,7 +99,7 @@ def test_fetch_is_used_and_order_is_a_shuffle():
             return {"id": torch.tensor(indices)}
 
     assert [b["id"].tolist() for b in collect(source=Fast())] == [b["id"].tolist() for b in collect()]
-    assert sorted(epoch_order(10, 0, 0)) == list(range(10))
+    assert sorted(full_shuffle(10, 0, 0)) == list(range(10))
     assert [len(b["id"]) for b in ordered_batches(Fast(), 4)] == [4, 4, 2]
     assert torch.cat([b["id"] for b in ordered_batches(Noisy(), 4)]).tolist() == list(range(10))
 
@@ -110,8 +115,8 @@ def test_draws_are_uniform_and_keyed_by_sample():
 
 @pytest.mark.parametrize("world, accumulate", [(1, 4), (2, 1), (2, 3), (3, 2)])
 def test_micro_batches_of_all_ranks_make_up_the_batch_in_order(world, accumulate):
-    whole = list(StepBatches(10, 7, 0, 0, 3))
-    ranks = [list(StepBatches(10, 7, 0, 0, 3, Share(rank, world, accumulate))) for rank in range(world)]
+    whole = list(StepBatches(Epochs(range(10), 0), 7, 0, 3))
+    ranks = [list(StepBatches(Epochs(range(10), 0), 7, 0, 3, Share(rank, world, accumulate))) for rank in range(world)]
     for step in range(3):
         parts = [part for rank in ranks for part in rank[step * accumulate : (step + 1) * accumulate]]
         assert sum(parts, []) == whole[step] and max(map(len, parts)) - min(map(len, parts)) <= 1
@@ -119,7 +124,7 @@ def test_micro_batches_of_all_ranks_make_up_the_batch_in_order(world, accumulate
 
 def test_every_batch_carries_the_keys_of_its_samples():
     batch = collect()[1]
-    pairs = StepBatches(10, 4, 3, 0, 7).pairs(1)
+    pairs = StepBatches(Epochs(range(10), 3), 4, 0, 7).pairs(1)
     assert batch["id"].tolist() == [index for _, index in pairs]
     assert (batch["sample_key"].numpy().view("uint64") == sample_keys(3, pairs)).all()
 
@@ -134,7 +139,7 @@ def test_draws_on_device():
     assert not numpy_close(numbers, draws(keys.numpy().view("uint64"), 50)), "augmentation has another stream"
     # the same hash as in numpy, whatever the sign of the words
     words = ~keys.numpy().view("uint64")
-    from trainer.data import _hash
+    from trainer.randomness import _hash
 
     expected = (_hash(_hash(words)[:, None] + np.arange(1, 51, dtype=np.uint64)) >> np.uint64(40)) * 2.0**-24
     assert numpy_close(numbers, expected)
@@ -142,3 +147,53 @@ def test_draws_on_device():
 
 def numpy_close(tensor, array):
     return np.allclose(tensor.numpy(), array)
+
+
+class Named(Noisy):
+    def __init__(self, names="abcdefghij"):
+        self.names = names
+
+    def __len__(self):
+        return len(self.names)
+
+    def id(self, index):
+        return self.names[index]
+
+
+def test_a_changed_data_set_is_noticed_with_names():
+    old = Stream(Named(), 4, 3, 7)
+    for step in (0, 2, 7):
+        old.check(old.bookmark(step), step, "step-2")
+        epoch, name = old.bookmark(step)["next"][0]
+        assert epoch == step * 4 // 10
+        with pytest.raises(CheckpointError, match=rf"step-2 was trained on: it had 10 samples, now there are 10; the next sample was to be {name}, now it is {name.upper()}\."):
+            Stream(Named("ABCDEFGHIJ"), 4, 3, 7).check(old.bookmark(step), step, "step-2")
+    with pytest.raises(CheckpointError, match="it had 10 samples, now there are 9"):
+        Stream(Named("abcdefghi"), 4, 3, 7).check(old.bookmark(2), 2, "step-2")
+
+
+def test_the_trainer_refuses_to_go_on_with_other_data(tmp_path):
+    fit(tmp_path / "run")
+    with pytest.raises(CheckpointError, match="it had 50 samples, now there are 49"):
+        Trainer(Fit(), Shorter(), CONFIG, tmp_path / "run").fit(resume=True)
+
+
+class Shorter(Line):
+    def __len__(self):
+        return 49
+
+
+def test_advice_when_training_waits(caplog):
+    def advice(workers, cores, waited):
+        caplog.clear()
+        waiting = Waiting(workers)
+        waiting.cores = cores
+        for _ in range(30):
+            waiting.waited = waited
+            assert waiting.share(2.0) == waited / 2
+        return [r.getMessage() for r in caplog.records]
+
+    with caplog.at_level("WARNING", "zoo"):
+        assert advice(0, 4, 0.1) == []
+        assert advice(0, 4, 1.0) == ["Training waits for data 50 % of the time: raise train.workers from 0 to 3 (the machine has 4 cores)."]
+        assert "train.workers=1" in advice(0, 1, 1.0)[0] and "pack" in advice(3, 4, 0.3)[0]

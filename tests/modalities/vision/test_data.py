@@ -1,5 +1,6 @@
 import os
 import random
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -13,8 +14,10 @@ from modalities.vision.data import LabelledImages, UnlabelledImages, built_in, c
 from modalities.vision.preprocess import ImagePreprocess
 from modalities.vision.sources import Augmented, ImageArray, ImageFolder
 from trainer.config import from_dict, to_dict
-from trainer.data import Source, batches, ordered_batches, sample_keys
+from trainer.corrupt import write_quarantine
+from trainer.data import Source, batches, ordered_batches
 from trainer.errors import ConfigError, DataError
+from trainer.randomness import sample_keys
 
 P = ImagePreprocess(size=(8, 8), crop_pct=1.0)
 GREY = ImagePreprocess.default(8, channels=1)
@@ -360,3 +363,43 @@ def test_one_draw_crop_covers_what_it_should():
         crop = transform.one_draw(picture)
         assert crop.size == (16, 16)
     assert transform(picture).shape == (3, 16, 16)
+
+
+# --- pictures that cannot be read ---
+
+
+def test_unreadable_pictures_stop_are_skipped_or_left_out(folder, tmp_path):
+    (folder / "cat" / "2.png").write_bytes(b"\x89PNG\r\n")
+    with pytest.raises(DataError, match=r"cat.2\.png begins like an image"):
+        UnlabelledImages(str(folder)).build(P)
+    for make in (UnlabelledImages, LabelledImages):
+        made = make(str(folder), on_error="skip", max_errors=1).build(P)
+        source = made[0] if isinstance(made, tuple) else made
+        assert len(list(batches(source, 4, 0, 0, 6, 0))) == 6 and len(source) in (10, 12)
+    write_quarantine(tmp_path / "bad.txt", {"cat/2.png": "damaged"})
+    source = UnlabelledImages(str(folder), exclude=str(tmp_path / "bad.txt"), augment=PretrainAugment.none()).build(P)
+    assert len(source) == 11 and os.path.join("cat", "2.png") not in source.files
+    write_quarantine(tmp_path / "other.txt", {"fish/2.png": "damaged"})
+    with pytest.raises(DataError, match="list of other data"):
+        UnlabelledImages(str(folder), exclude=str(tmp_path / "other.txt")).build(P)
+
+
+def test_what_is_left_out_is_named_from_the_folder_that_is_given(folder, tmp_path):
+    root = tmp_path / "set"
+    for part in ("train", "val"):
+        shutil.copytree(folder, root / part)
+        (root / part / "dog" / "deep" / "1.JPG").write_bytes(b"")
+    write_quarantine(tmp_path / "bad.txt", {"train/dog/deep/1.JPG": "empty"})
+    with pytest.raises(DataError, match=r"val.dog.deep.1\.JPG is empty"):
+        LabelledImages(str(root), exclude=str(tmp_path / "bad.txt")).build(P)
+    train, test = LabelledImages(str(root), exclude=str(tmp_path / "bad.txt"), on_error="skip").build(P)
+    assert len(train) == 11 and len(test) == 12 and train.held_out is test and test.skipped == 0
+    assert len(list(ordered_batches(test, 4))) == 3 and test.skipped == 1
+
+
+def test_fields_for_files_are_refused_for_built_in_sets():
+    for fields in ({"on_error": "skip"}, {"exclude": "bad.txt"}):
+        with pytest.raises(ConfigError, match="are for files"):
+            UnlabelledImages("digits", **fields)
+    with pytest.raises(ConfigError, match="on_error skip"):
+        LabelledImages("pictures", max_errors=3)

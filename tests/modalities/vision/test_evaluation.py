@@ -69,8 +69,8 @@ def test_training_the_end_of_a_run_and_zoo_evaluate_say_the_same(tmp_path):
 
 
 def test_finetuning_builds_its_test_set_once_and_keeps_the_best(tmp_path, monkeypatch):
-    built, original = [], LabelledImages.build_plain
-    monkeypatch.setattr(LabelledImages, "build_plain", lambda self, *args, **kwargs: built.append(self) or original(self, *args, **kwargs))
+    built, original = [], LabelledImages._parts
+    monkeypatch.setattr(LabelledImages, "_parts", lambda self, *args, **kwargs: built.append(self) or original(self, *args, **kwargs))
     recipe = digits_recipe("vision/mae-tiny-digits", LabelledImages("digits-cluttered", per_class=10), seed=0)
     export = run(replace(recipe, {**QUICK, "train.evaluate.best": "eval/accuracy", "train.pictures": 1}), tmp_path / "run")
     assert len(built) == 1

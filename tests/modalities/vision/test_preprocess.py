@@ -9,10 +9,11 @@ import torch
 from PIL import Image
 from timm.data import create_transform
 
-from modalities.vision.images import EXTENSIONS, read_image, to_tensor
+from modalities.vision.images import read_image, to_tensor
 from modalities.vision.preprocess import ImagePreprocess
 from trainer.config import from_dict, to_dict
 from trainer.errors import CheckpointError, ConfigError, DataError
+from trainer.image_files import EXTENSIONS
 
 PLAIN = ImagePreprocess(size=(2, 2), channels=3, mean=(0.0,) * 3, std=(1.0,) * 3, crop_pct=1.0)
 GREY = ImagePreprocess(size=(2, 2), channels=1, mean=(0.0,), std=(1.0,), crop_pct=1.0)
