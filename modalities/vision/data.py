@@ -18,6 +18,7 @@ from modalities.vision.augment import FinetuneAugment, PretrainAugment
 from modalities.vision.files import ImageMixture, is_table, open_images
 from modalities.vision.images import as_picture, read_image, to_tensor
 from modalities.vision.preprocess import ImagePreprocess
+from modalities.vision.raw import RawFolder, RawPictures, RawShards
 from modalities.vision.sources import TEST_FOLDERS, TRAIN_FOLDER, Augmented, ImageArray, ImageFolder, ImageSource
 from trainer.corrupt import SkipCorrupt, check_policy, read_quarantine
 from trainer.errors import ConfigError, DataError, did_you_mean
@@ -195,6 +196,29 @@ def built_in(
     else:
         raise DataError(f"{name!r} is no built-in set.{did_you_mean(name, BUILT_IN)} Built in: {', '.join(BUILT_IN)}.")
     return ImageArray(images, preprocess, labels, digits.CLASSES, name, about)
+
+
+def raw_parts(path: str, labelled: bool = True) -> dict[str, RawPictures]:
+    """What lies at a path or URL, in any format, as files: {"": everything}, or the parts of a folder by their names ("train", "val").
+
+    All parts number their classes as "train" does; without `labelled` sub-folders mean nothing. DataError when there is
+    nothing of a known format.
+    """
+    if path in BUILT_IN:
+        raise ConfigError(f"{path!r} is built in: it consists of no files.")
+    if is_shards(path):
+        return {"": RawShards(path)}
+    root, _ = _train_and_test(path)
+    if root == Path(path):
+        return {"": RawFolder(root, labelled)}
+    parts: dict[str, RawPictures] = {}
+    for folder in (root, *(root.parent / name for name in TEST_FOLDERS if (root.parent / name).is_dir())):
+        if is_shards(str(folder)):
+            parts[folder.name] = RawShards(str(folder))
+        else:
+            known = parts[TRAIN_FOLDER].classes if parts else ()
+            parts[folder.name] = RawFolder(folder, labelled and (not parts or bool(known)), known or None)
+    return parts
 
 
 def labelled_subset(source: ImageSource, per_class: int = 10, seed: int = 0) -> ImageSource:
