@@ -18,7 +18,7 @@ from modalities.vision.augment import FinetuneAugment, PretrainAugment
 from modalities.vision.files import ImageMixture, is_table, open_images
 from modalities.vision.images import as_picture, read_image, to_tensor
 from modalities.vision.preprocess import ImagePreprocess
-from modalities.vision.raw import RawFolder, RawPictures, RawShards
+from modalities.vision.raw import RawPictures, open_raw
 from modalities.vision.sources import TEST_FOLDERS, TRAIN_FOLDER, Augmented, ImageArray, ImageFolder, ImageSource
 from trainer.corrupt import SkipCorrupt, check_policy, read_quarantine
 from trainer.errors import ConfigError, DataError, did_you_mean
@@ -206,19 +206,13 @@ def raw_parts(path: str, labelled: bool = True) -> dict[str, RawPictures]:
     """
     if path in BUILT_IN:
         raise ConfigError(f"{path!r} is built in: it consists of no files.")
-    if is_shards(path):
-        return {"": RawShards(path)}
-    root, _ = _train_and_test(path)
-    if root == Path(path):
-        return {"": RawFolder(root, labelled)}
-    parts: dict[str, RawPictures] = {}
-    for folder in (root, *(root.parent / name for name in TEST_FOLDERS if (root.parent / name).is_dir())):
-        if is_shards(str(folder)):
-            parts[folder.name] = RawShards(str(folder))
-        else:
-            known = parts[TRAIN_FOLDER].classes if parts else ()
-            parts[folder.name] = RawFolder(folder, labelled and (not parts or bool(known)), known or None)
-    return parts
+    train, _ = _train_and_test(path)
+    if train == path:
+        return {"": open_raw(path, labelled)}
+    first = open_raw(train, labelled)
+    others = [name for name in TEST_FOLDERS if (Path(path) / name).is_dir()]
+    known = {"labelled": bool(first.classes), "classes": first.classes or None}
+    return {TRAIN_FOLDER: first, **{name: open_raw(str(Path(path) / name), **known) for name in others}}
 
 
 def labelled_subset(source: ImageSource, per_class: int = 10, seed: int = 0) -> ImageSource:

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from modalities.vision.files import ENDINGS, LABEL, ImageTable, is_table
 from modalities.vision.images import read_image, to_eight_bit, to_tensor
 from modalities.vision.pictures import contact_sheet
 from modalities.vision.preprocess import ImagePreprocess
@@ -16,12 +17,12 @@ from modalities.vision.sources import ImageFolder
 from trainer.decoders import decode
 from trainer.errors import DataError
 from trainer.files import sha256_of
-from trainer.image_files import EXTENSIONS, opened
+from trainer.image_files import opened
 from trainer.packing import Seen
-from trainer.shards import Shard, Shards, find_shards
+from trainer.shards import Shard, Shards, find_shards, is_shards
+from trainer.sources import FileTable
 from trainer.tar_index import scan
 
-ENDINGS = tuple(ending.removeprefix(".") for ending in EXTENSIONS)
 SIDE = 160
 """Pictures of different sizes are fitted into squares of this side for a sheet."""
 FEW = 100_000
@@ -110,24 +111,37 @@ class RawPictures(ABC):
         return number
 
 
-class RawFolder(RawPictures):
-    """Image files below a folder: in class folders when all of them lie in two or more sub-folders, else without labels."""
+def open_raw(path: str, labelled: bool = True, classes: Sequence[str] | None = None) -> RawPictures:
+    """What a path or URL names: shards, a table, or a folder of image files.
 
-    def __init__(self, root: Path, labelled: bool = True, classes: Sequence[str] | None = None) -> None:
-        """`labelled` false: sub-folders mean nothing. `classes`: those of the training part. DataError when there is no image."""
-        plain = ImagePreprocess.default(SIDE)
-        self.source = ImageFolder(root, plain, labelled=False)
-        tops = {Path(file).parts[0] for file in self.source.files}
-        if labelled and (classes or (len(tops) > 1 and all(len(Path(file).parts) > 1 for file in self.source.files))):
-            self.source = ImageFolder(root, plain, classes=classes)
-        self.name, self.classes = self.source.name, self.source.classes
-        self.format = "folder of class folders" if self.classes else "folder of images"
+    With `labelled`, the classes are `classes`, those of the shards or the table, or class folders: when all images lie in two or
+    more sub-folders. DataError when there is no image.
+    """
+    if is_shards(path):
+        return RawShards(path)
+    plain = ImagePreprocess.default(SIDE)
+    if is_table(path):
+        known = LABEL in FileTable(path).columns
+        return RawFiles(ImageTable(path, plain, labelled and known, classes), "table of image files")
+    source = ImageFolder(path, plain, labelled=False)
+    tops = {Path(file).parts[0] for file in source.files}
+    if labelled and (classes or (len(tops) > 1 and all(len(Path(file).parts) > 1 for file in source.files))):
+        return RawFiles(ImageFolder(path, plain, classes=classes), "folder of class folders")
+    return RawFiles(source, "folder of images")
+
+
+class RawFiles(RawPictures):
+    """Image files on this disk: those of a folder or of a table."""
+
+    def __init__(self, source: ImageFolder, form: str) -> None:
+        self.source, self.format = source, form
+        self.name, self.classes = source.name, source.classes
 
     def __len__(self) -> int:
         return len(self.source)
 
     def id(self, index: int) -> str:
-        return Path(self.source.files[index]).as_posix()
+        return self.source.id(index)
 
     def where(self, index: int, ending: str) -> str:
         return str(self.source.item(index))
