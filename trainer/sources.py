@@ -166,7 +166,10 @@ class FileTable:
                         yield row
             elif self.table.suffix in TABLES:
                 reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if self.table.suffix == ".tsv" else ",", strict=True)
-                yield from reader
+                for row in reader:
+                    if None in row or None in row.values():
+                        raise DataError(f"Line {reader.line_num} of {self.table} has more or fewer fields than the header, {', '.join(reader.fieldnames or ())}.")
+                    yield row
             else:
                 raise DataError(f"{self.table} is no table; expected a file that ends in {', '.join(TABLES)}.")
         except OSError as error:
