@@ -73,6 +73,7 @@ def header(shape, descr="<f4", extra=b""):
         ("x.npy", npy(np.arange(4)) + b"0", "cut off or damaged"),
         ("x.npy", b"", "damaged or no npy"),
         ("x.npy", b"\x93NUMPY\x09\x00", "unknown version"),
+        ("x.npy", b"\x93NUMPY\x02\x00\xff\xff\xff\xff", "claims a header of"),
         ("x.npz", npz(a=np.array([{}], dtype=object)), r"\[a.npy\] holds Python objects"),
         ("x.npz", b"PK\x03\x04", "damaged or no npz"),
         ("x.cls", b"seven", "number of a class"),
