@@ -26,6 +26,7 @@ import tyro
 
 from trainer.progress import progress
 
+PROGRAM = (sys.executable, "-m", "tools.fuzz_data")
 CHILD = "child"
 """First argument of the processes that run the cases."""
 STARTING = 120
@@ -83,7 +84,7 @@ def main(options: Options) -> int:
 
 def _run(options: Options, first: int, last: int, place: Path) -> Iterator[dict]:
     """What a child says of its cases; when it dies or hangs, that is told of the case that it was at, and the child ends."""
-    command = [sys.executable, "-m", "tools.fuzz_data", CHILD, str(options.seed), str(first), str(last), str(options.memory), str(place)]
+    command = [*PROGRAM, CHILD, str(options.seed), str(first), str(last), str(options.memory), str(place)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MODALITY_ZOO_CACHE": str(place / "work" / "cache")}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as child, selectors.DefaultSelector() as ready:
         for stream in (child.stdout, child.stderr):

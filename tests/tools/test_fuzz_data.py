@@ -1,8 +1,9 @@
 import random
+import sys
 
 import pytest
 
-from tools import fuzz_cases, fuzz_tars
+from tools import fuzz_cases, fuzz_data, fuzz_tars
 from tools.fuzz_cases import CASES, Broken, ours
 from tools.fuzz_data import Options, main
 from trainer.errors import DataError
@@ -48,5 +49,13 @@ def test_promises_that_are_broken_are_seen(tmp_path, monkeypatch):
 def test_the_runner_counts_and_ends_with_0(capsys):
     assert main(Options(cases=6, seed=3)) == 0
     assert "6 cases from seed 3" in capsys.readouterr().out
-    assert main(Options(cases=1, seed=3, limit=0.0)) == 1, "a case that takes longer than allowed is a failure"
-    assert "hung" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("program, words", [("import time; time.sleep(60)", "hung"), ("import os; os.abort()", "the process died (-6)")])
+def test_a_crash_and_a_hang_are_failures(program, words, capsys, monkeypatch):
+    monkeypatch.setattr(fuzz_data, "PROGRAM", (sys.executable, "-c", f"print(flush=True); {program}"))
+    assert main(Options(cases=1, seed=3, limit=0.5)) == 1
+    assert words in capsys.readouterr().out
+    monkeypatch.setattr(fuzz_data, "PROGRAM", (sys.executable, "-c", "raise SystemExit('no torch')"))
+    with pytest.raises(SystemExit, match="cannot be begun: no torch"):
+        main(Options(cases=1))
