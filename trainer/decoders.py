@@ -82,19 +82,24 @@ def ending_of(name: str) -> str:
 def npy_header(file: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, np.dtype]:
     """(shape, whether Fortran order, type) of the npy file that begins where `file` stands; then it stands at the numbers.
 
-    Raises DataError for Python objects and impossible headers, and ValueError, as numpy does, for what is no npy file.
+    Raises DataError for Python objects, impossible or damaged headers, and what is no npy file.
     """
-    version = np.lib.format.read_magic(file)
-    if version not in ((1, 0), (2, 0), (3, 0)):
-        raise DataError(f"{where} is an npy file of the unknown version {version}; expected 1.0, 2.0 or 3.0.")
-    begin = file.tell()
-    length = int.from_bytes(file.read(2 if version == (1, 0) else 4), "little")
-    if length > LONGEST_HEADER:  # numpy would allocate it first
-        raise DataError(f"{where} claims a header of {length:,} bytes; at most {LONGEST_HEADER:,} are read. It is damaged: save it again.")
-    file.seek(begin)
-    # 3.0 differs from 2.0 in that the header is UTF-8, which matters only to the field names of records
-    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = header(file, max_header_size=LONGEST_HEADER)
+    try:
+        version = np.lib.format.read_magic(file)
+        if version not in ((1, 0), (2, 0), (3, 0)):
+            raise DataError(f"{where} is an npy file of the unknown version {version}; expected 1.0, 2.0 or 3.0.")
+        begin = file.tell()
+        length = int.from_bytes(file.read(2 if version == (1, 0) else 4), "little")
+        if length > LONGEST_HEADER:  # numpy would allocate it first
+            raise DataError(f"{where} claims a header of {length:,} bytes; at most {LONGEST_HEADER:,} are read. It is damaged: save it again.")
+        file.seek(begin)
+        # 3.0 differs from 2.0 in that the header is UTF-8, which matters only to the field names of records
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = header(file, max_header_size=LONGEST_HEADER)
+    except (ZooError, OSError):
+        raise
+    except Exception as error:  # numpy lets errors of Python's own parser through
+        raise DataError(f"{where} is damaged or no npy at all ({error or type(error).__name__}). Fetch it again or remove it.") from error
     if dtype.hasobject:
         raise DataError(f"{where} holds Python objects, which only pickle can read, and a pickle can run any program. Save plain numbers.")
     if any(type(side) is not int or side < 0 for side in shape) or dtype.itemsize == 0:

@@ -22,10 +22,8 @@ from trainer.errors import ConfigError, DataError
 from trainer.files import atomic_file, explain, read_json, remove_leftovers, sha256_of
 from trainer.lock import locked
 from trainer.progress import in_threads, progress
-from trainer.shards import INDEX, LARGEST, Shard, write_index
+from trainer.shards import INDEX, JOURNAL, LARGEST, Shard, write_index
 
-JOURNAL = ".packing.jsonl"
-"""File beside the shards: the plan, then a line for each complete shard. Without an index beside it, packing has not ended."""
 VERSION = 1
 """Of the naming and contents of shards; shards of another version are not gone on with."""
 STEM = 60
@@ -172,6 +170,7 @@ class _Journal:
     """Which shards of a plan are complete. A line that a kill cut short, or another plan, counts as nothing."""
 
     def __init__(self, folder: Path, plan: str) -> None:
+        """The first line is the plan, each other one a shard."""
         self.folder, self.path, self.lock = folder, folder / JOURNAL, threading.Lock()
         self.known: dict[str, dict[str, Any]] = {}
         lines = list(self._lines())

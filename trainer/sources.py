@@ -95,8 +95,8 @@ def _map(path: Path, offset: int = 0, size: int | None = None, where: str | None
         return np.memmap(path, dtype, "r", begin, shape, "F" if fortran else "C")
     except OSError as error:
         raise DataError(f"{where} cannot be read ({error.strerror or error}).") from error
-    except (ValueError, TypeError, EOFError, SyntaxError, OverflowError) as error:
-        raise DataError(f"{where} is no npy file, or damaged ({error}). Fetch or save it again.") from error
+    except (ValueError, OverflowError) as error:
+        raise DataError(f"{where} cannot be mapped ({error}). Fetch or save it again.") from error
 
 
 def _archive(path: Path) -> dict[str, np.ndarray]:

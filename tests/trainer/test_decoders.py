@@ -175,3 +175,8 @@ def test_video():
         decode("mp4", file.getvalue(), WHERE, limits=Limits(decoded=5000))
     with pytest.raises(DataError, match="no ftyp box|does not begin"):
         decode("mp4", b"#EXTM3U\n/etc/passwd\n", WHERE)
+
+
+def test_a_header_that_python_cannot_tokenise():
+    with pytest.raises(DataError, match="damaged or no npy"):
+        decode("x.npy", b"\x93NUMPY\x01\x00\x10\x00{'descr': '<f4(\n", WHERE)

@@ -83,6 +83,8 @@ def test_a_sample_that_cannot_be_read_is_named_and_the_rest_is_gone_on_with(tmp_
     with pytest.raises(DataError, match=r"folder/n7.txt is empty"):
         pack(data, tmp_path / "out", PackConfig(4, in_order=True, workers=1))
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [JOURNAL, "shard-00000.tar", "shard-00002.tar"]
+    with pytest.raises(DataError, match="not packed to the end"):
+        Shards(str(tmp_path / "out"))
     again = Numbers()
     pack(again, tmp_path / "out", PackConfig(4, in_order=True, workers=1))
     assert again.read == [4, 5, 6, 7] and content(tmp_path / "out") == list(range(11))

@@ -92,6 +92,18 @@ def test_train_and_val_number_their_classes_alike(photos, capsys):
     assert os.path.exists("p-train.png") and os.path.exists("p-val.png")
 
 
+def test_tables_are_packed(photos, capsys):
+    rows = ["path,label", *(f"photos/{name}/a.0.png,{name}" for name in ("dog", "cat"))]
+    (photos.parent / "set.csv").write_text("\n".join(rows))
+    assert main(["data", "show", "set.csv", "--to", "set.png"]) == 0
+    assert "table of image files, 2 samples" in capsys.readouterr().out
+    assert main(["pack", "set.csv", "--to", "shards", "--in-order"]) == 0
+    assert raw_parts("shards")[""].classes == ("cat", "dog") and raw_parts("shards")[""].label(0) == 1
+    (photos.parent / "set.csv").write_text("path\nphotos/cat/a.0.png\nphotos/gone.png")
+    assert main(["data", "check", "set.csv"]) == 1
+    assert read_quarantine("set.csv-quarantine.txt") == {"photos/gone.png"}
+
+
 def test_plain_folders_have_no_classes(photos):
     shutil.copy("photos/cat/a.0.png", "photos/top.png")
     assert main(["pack", "photos", "--to", "shards"]) == 0
