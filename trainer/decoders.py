@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -22,6 +22,8 @@ from trainer.image_files import EXTENSIONS as IMAGES
 from trainer.image_files import decode_image
 
 GIB = 2**30
+LONGEST_HEADER = 10_000
+"""Bytes of the header of an npy file."""
 
 
 @dataclass(frozen=True)
@@ -77,19 +79,38 @@ def ending_of(name: str) -> str:
     return "nii.gz" if name == "nii.gz" or name.endswith(".nii.gz") else name.rpartition(".")[2]
 
 
-def _array(data: bytes, where: str, limits: Limits) -> np.ndarray:
-    """An npy file. The header says shape and type; both must fit the bytes that are there."""
-    file = io.BytesIO(data)
-    version = np.lib.format.read_magic(file)
-    if version not in ((1, 0), (2, 0), (3, 0)):
-        raise DataError(f"{where} is an npy file of the unknown version {version}; expected 1.0, 2.0 or 3.0.")
-    # 3.0 differs from 2.0 in that the header is UTF-8, which matters only to the field names of records
-    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = header(file, max_header_size=10_000)
+def npy_header(file: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """(shape, whether Fortran order, type) of the npy file that begins where `file` stands; then it stands at the numbers.
+
+    Raises DataError for Python objects, impossible or damaged headers, and what is no npy file.
+    """
+    try:
+        version = np.lib.format.read_magic(file)
+        if version not in ((1, 0), (2, 0), (3, 0)):
+            raise DataError(f"{where} is an npy file of the unknown version {version}; expected 1.0, 2.0 or 3.0.")
+        begin = file.tell()
+        length = int.from_bytes(file.read(2 if version == (1, 0) else 4), "little")
+        if length > LONGEST_HEADER:  # numpy would allocate it first
+            raise DataError(f"{where} claims a header of {length:,} bytes; at most {LONGEST_HEADER:,} are read. It is damaged: save it again.")
+        file.seek(begin)
+        # 3.0 differs from 2.0 in that the header is UTF-8, which matters only to the field names of records
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = header(file, max_header_size=LONGEST_HEADER)
+    except (ZooError, OSError):
+        raise
+    except Exception as error:  # numpy lets errors of Python's own parser through
+        raise DataError(f"{where} is damaged or no npy at all ({error or type(error).__name__}). Fetch it again or remove it.") from error
     if dtype.hasobject:
         raise DataError(f"{where} holds Python objects, which only pickle can read, and a pickle can run any program. Save plain numbers.")
     if any(type(side) is not int or side < 0 for side in shape) or dtype.itemsize == 0:
         raise DataError(f"{where} has an impossible header: shape {shape}, type {dtype}. Save it again.")
+    return shape, fortran, dtype
+
+
+def _array(data: bytes, where: str, limits: Limits) -> np.ndarray:
+    """An npy file. The header says shape and type; both must fit the bytes that are there."""
+    file = io.BytesIO(data)
+    shape, fortran, dtype = npy_header(file, where)
     claimed, found = math.prod(shape) * dtype.itemsize, len(data) - file.tell()
     if claimed > limits.decoded:
         raise DataError(f"{where} claims the shape {shape} of {dtype}: {claimed:,} bytes, at most {limits.decoded:,} are read. Cut it into smaller samples.")

@@ -61,14 +61,25 @@ def write_text(path: Path | str, text: str) -> None:
 
 def write_bytes(path: Path | str, content: bytes) -> None:
     """Write a file atomically, as `write_text`."""
-    path = Path(path)
-    temporary = path.parent / f"{TEMPORARY}{path.name}-{uuid.uuid4().hex[:8]}"
-    with _explained(path):
+    with atomic_file(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def atomic_file(target: Path | str) -> Iterator[BinaryIO]:
+    """Yield a file to write that becomes `target`, replacing it, when the block ends without an error.
+
+    Raises CheckpointError when it cannot be written; the temporary file is removed whatever happens.
+    """
+    target = Path(target)
+    temporary = target.parent / f"{TEMPORARY}{target.name}-{uuid.uuid4().hex[:8]}"
+    with _explained(target):
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(content)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with open(temporary, "wb") as file:
+                yield file
             sync(temporary)
-            temporary.replace(path)
+            temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
 

@@ -38,7 +38,9 @@ def cache_folder() -> Path:
 
 
 def scheme(name: str) -> str:
-    """"http", "https", "hf" or, for a path, "". ConfigError for any other scheme."""
+    """"http", "https", "hf" or, for a path, "". ConfigError for any other scheme, and for what cannot be a path."""
+    if "\0" in name:
+        raise ConfigError(f"{name!r} holds a null character, so it is no path.")
     found = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):", name)
     if not found or (os.sep in found[1]):
         return ""

@@ -23,6 +23,8 @@ from trainer.tar_index import TarIndex, tar_index
 
 INDEX = "index.json"
 """File beside the tars that says what they hold."""
+JOURNAL = ".packing.jsonl"
+"""File that `trainer.packing` keeps beside the tars. Without an index beside it, packing has not ended."""
 FORMAT_VERSION = 1
 BESIDE = (".json", ".txt", ".md", ".csv", ".tsv")
 """What may lie beside tars that are shards; beside anything else they are taken for downloads."""
@@ -102,6 +104,8 @@ def find_shards(path: str | Sequence[str]) -> tuple[list[Shard], dict[str, Any]]
     if scheme(path) == "" and folder.is_dir():
         if (folder / INDEX).is_file():
             return read_index(str(folder / INDEX))
+        if (folder / JOURNAL).exists():
+            raise DataError(f"{folder} was not packed to the end: its {INDEX} is missing. Run the same `zoo pack` again, which goes on where it stopped.")
         tars = sorted(str(tar) for tar in folder.glob("*.tar") if not tar.name.startswith("."))
         if not tars:
             raise DataError(f"There are no shards in {folder}. Expected files that end in .tar, or {INDEX}.")

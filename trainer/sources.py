@@ -6,6 +6,7 @@ Nothing here unpickles. A file's arrays are mapped, so that only the rows that a
 import csv
 import io
 import json
+import math
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.decoders import decode
+from trainer.decoders import decode, npy_header
 from trainer.errors import DataError, did_you_mean
 from trainer.objective import Batch
 from trainer.remote import local_copy
@@ -86,20 +87,16 @@ def _map(path: Path, offset: int = 0, size: int | None = None, where: str | None
         with open(path, "rb") as file:
             size = path.stat().st_size - offset if size is None else size
             file.seek(offset)
-            version = np.lib.format.read_magic(file)
-            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, fortran, dtype = header(file, max_header_size=10_000)
+            shape, fortran, dtype = npy_header(file, where)
             begin = file.tell()
-        if dtype.hasobject:
-            raise DataError(f"{where} holds Python objects, which only pickle can read, and a pickle can run any program. Save plain numbers.")
-        needed = int(np.prod([int(side) for side in shape], dtype=object)) * dtype.itemsize
+        needed = math.prod(shape) * dtype.itemsize
         if needed != size - (begin - offset) or needed == 0:
             raise DataError(f"{where} claims {shape} of {dtype}, {needed:,} bytes, but {size - (begin - offset):,} follow. It is empty or damaged: fetch or save it again.")
         return np.memmap(path, dtype, "r", begin, shape, "F" if fortran else "C")
     except OSError as error:
         raise DataError(f"{where} cannot be read ({error.strerror or error}).") from error
-    except (ValueError, TypeError, EOFError, SyntaxError, OverflowError) as error:
-        raise DataError(f"{where} is no npy file, or damaged ({error}). Fetch or save it again.") from error
+    except (ValueError, OverflowError) as error:
+        raise DataError(f"{where} cannot be mapped ({error}). Fetch or save it again.") from error
 
 
 def _archive(path: Path) -> dict[str, np.ndarray]:
@@ -166,7 +163,10 @@ class FileTable:
                         yield row
             elif self.table.suffix in TABLES:
                 reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if self.table.suffix == ".tsv" else ",", strict=True)
-                yield from reader
+                for number, row in enumerate(reader, 1):
+                    if None in row or None in row.values():
+                        raise DataError(f"Row {number} of {self.table} has more or fewer fields than the header, {', '.join(reader.fieldnames or ())}.")
+                    yield row
             else:
                 raise DataError(f"{self.table} is no table; expected a file that ends in {', '.join(TABLES)}.")
         except OSError as error:

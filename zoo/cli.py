@@ -77,6 +77,24 @@ def demo_verb(arguments: list[str]) -> None:
     tyro.cli(demo, args=arguments, prog="zoo demo", use_underscores=True)
 
 
+def pack_verb(arguments: list[str]) -> None:
+    """Pack data into tars with an index: `zoo pack DATA --to SHARDS [--modality M] [--samples_per_shard N]`."""
+    import tyro
+
+    from zoo.data import pack
+
+    tyro.cli(pack, args=arguments, prog="zoo pack", use_underscores=True)
+
+
+def data_verb(arguments: list[str]) -> None:
+    """Look at data: `zoo data check PATH` reads everything and lists what is damaged, `zoo data show PATH` sums it up and draws it."""
+    import tyro
+
+    from zoo.data import check, show
+
+    tyro.extras.subcommand_cli_from_dict({"check": check, "show": show}, args=arguments, prog="zoo data", use_underscores=True)
+
+
 def pretrain_verb(arguments: list[str]) -> None:
     """Pre-train without labels: `zoo pretrain RECIPE --data.path FOLDER [--to RUN] [--resume] [--config FILE] [--show-schedule]`."""
     from modalities import registry
@@ -201,6 +219,8 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "list": list_verb,
     "show": show_verb,
     "demo": demo_verb,
+    "pack": pack_verb,
+    "data": data_verb,
     "pretrain": pretrain_verb,
     "finetune": finetune_verb,
     "evaluate": evaluate_verb,

@@ -18,6 +18,7 @@ from modalities.vision.augment import FinetuneAugment, PretrainAugment
 from modalities.vision.files import ImageMixture, is_table, open_images
 from modalities.vision.images import as_picture, read_image, to_tensor
 from modalities.vision.preprocess import ImagePreprocess
+from modalities.vision.raw import RawPictures, open_raw
 from modalities.vision.sources import TEST_FOLDERS, TRAIN_FOLDER, Augmented, ImageArray, ImageFolder, ImageSource
 from trainer.corrupt import SkipCorrupt, check_policy, read_quarantine
 from trainer.errors import ConfigError, DataError, did_you_mean
@@ -195,6 +196,23 @@ def built_in(
     else:
         raise DataError(f"{name!r} is no built-in set.{did_you_mean(name, BUILT_IN)} Built in: {', '.join(BUILT_IN)}.")
     return ImageArray(images, preprocess, labels, digits.CLASSES, name, about)
+
+
+def raw_parts(path: str, labelled: bool = True) -> dict[str, RawPictures]:
+    """What lies at a path or URL, in any format, as files: {"": everything}, or the parts of a folder by their names ("train", "val").
+
+    All parts number their classes as "train" does; without `labelled` sub-folders mean nothing. DataError when there is
+    nothing of a known format.
+    """
+    if path in BUILT_IN:
+        raise ConfigError(f"{path!r} is built in: it consists of no files.")
+    train, _ = _train_and_test(path)
+    if train == path:
+        return {"": open_raw(path, labelled)}
+    first = open_raw(train, labelled)
+    others = [name for name in TEST_FOLDERS if (Path(path) / name).is_dir()]
+    known = {"labelled": bool(first.classes), "classes": first.classes or None}
+    return {TRAIN_FOLDER: first, **{name: open_raw(str(Path(path) / name), **known) for name in others}}
 
 
 def labelled_subset(source: ImageSource, per_class: int = 10, seed: int = 0) -> ImageSource:

@@ -73,6 +73,7 @@ def header(shape, descr="<f4", extra=b""):
         ("x.npy", npy(np.arange(4)) + b"0", "cut off or damaged"),
         ("x.npy", b"", "damaged or no npy"),
         ("x.npy", b"\x93NUMPY\x09\x00", "unknown version"),
+        ("x.npy", b"\x93NUMPY\x02\x00\xff\xff\xff\xff", "claims a header of"),
         ("x.npz", npz(a=np.array([{}], dtype=object)), r"\[a.npy\] holds Python objects"),
         ("x.npz", b"PK\x03\x04", "damaged or no npz"),
         ("x.cls", b"seven", "number of a class"),
@@ -174,3 +175,8 @@ def test_video():
         decode("mp4", file.getvalue(), WHERE, limits=Limits(decoded=5000))
     with pytest.raises(DataError, match="no ftyp box|does not begin"):
         decode("mp4", b"#EXTM3U\n/etc/passwd\n", WHERE)
+
+
+def test_a_header_that_python_cannot_tokenise():
+    with pytest.raises(DataError, match="damaged or no npy"):
+        decode("x.npy", b"\x93NUMPY\x01\x00\x10\x00{'descr': '<f4(\n", WHERE)
