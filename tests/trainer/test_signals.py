@@ -77,7 +77,7 @@ def test_data_that_disappears_is_told_as_such(tmp_path, workers):
 
     class Trainer(Callback):
         def start(self, trainer):
-            trainer.source = Gone()
+            trainer.stream.source = Gone()
 
     with pytest.raises(DataError, match=r"^Cannot read the training data: .*No such file or directory: 'photos/7.png'\. Is it still where it was\?$"):
         fit(tmp_path / "a", Trainer(), config=replace(CONFIG, {"workers": workers}))

@@ -113,7 +113,8 @@ def fit(folder, *callbacks, resume=False, config=CONFIG, objective=None):
         objective = objective()
     folder.mkdir(exist_ok=True)
     processes = Processes()
-    evaluate = [Evaluate([Size()], config.evaluate)] if config.evaluate.every else []
+    own = any(isinstance(c, Evaluate) for c in callbacks)
+    evaluate = [Evaluate([Size()], config.evaluate)] if config.evaluate.every and not own else []
     trainer = Trainer(objective or Fit(), Line(), config, folder, [MetricsFile(), *evaluate, *callbacks], processes)
     trainer.fit(resume=resume)
     return trainer

@@ -89,7 +89,7 @@ def test_greedy_soup_of_encoders(encoders, tmp_path, capsys):
     assert measured["value"] >= max(scores.values()) and len(set(scores.values())) > 1
     assert "5-NN on frozen features" in measured["detail"] and measured["samples"] == 500
     used = [m for m in record["models"] if m["weight"]]
-    assert sum(m["weight"] for m in used) == pytest.approx(1.0) and max(scores, key=scores.get) in [m["model"] for m in used]
+    assert sum(m["weight"] for m in used) == pytest.approx(1.0) and max(scores.values()) in [m["score"] for m in used]
     expected = uniform_soup(states([m["model"] for m in used]))
     for name, tensor in zoo.from_pretrained(tmp_path / "a").state_dict().items():
         torch.testing.assert_close(tensor, expected[name])
