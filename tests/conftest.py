@@ -32,17 +32,26 @@ def impatient(monkeypatch):
 
 
 @pytest.fixture
-def full_disk(tmp_path_factory, monkeypatch):
-    """`full_disk(bytes)`: from now on, files may not grow beyond so many bytes (the process's own limit, as a full disk)."""
+def full_disk():
+    """`full_disk(bytes)`: until the test ends, files may not grow beyond so many bytes (the process's own limit, as a full disk)."""
     import resource
     import signal
 
     previous = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-
-    def limit(size: int) -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, previous[1]))
-
-    yield limit
-    resource.setrlimit(resource.RLIMIT_FSIZE, previous)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, previous[1]))
     signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """The limit of `full_disk` ends before pytest writes what became of the test: its own output may be a long file."""
+    if "full_disk" not in item.fixturenames:
+        return (yield)
+    import resource
+
+    previous = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        return (yield)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, previous)
