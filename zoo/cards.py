@@ -23,6 +23,7 @@ from modalities.common import hub
 from modalities.common.model import Model
 from modalities.common.stored import ORIGIN, beside
 from trainer.errors import CheckpointError, shorten
+from trainer.files import read_json
 from zoo import escaping
 from zoo.escaping import plain
 from zoo.renewal import KEEP, own_words, parse, renew
@@ -36,6 +37,8 @@ PICTURE, CURVES = "picture.png", "curves.png"
 """Names of the pictures beside the card."""
 FOLDER = "path/to/this/folder"
 """What a card calls the place of its own model."""
+MEASUREMENT = ("task", "data", "split", "metric")
+"""What a row of results must say of what was measured; a `detail` may be added."""
 KINDS = ("training", "average", "conversion")
 """How weights can come about."""
 LOADS = re.compile(r'(?<=zoo\.from_pretrained\(")[^"]*(?="\))')
@@ -162,10 +165,24 @@ def read_origin(folder: Path) -> dict[str, Any] | None:
 def evaluations(origin: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What was measured on a model, as rows."""
     record = origin.get("record", {})
-    rows = [record["measured"]] if record.get("measured") else record.get("evaluations", [])
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+    rows = [row for row in [record.get("measured"), *record.get("evaluations", [])] if row]
+    if not all(isinstance(row, dict) for row in rows):
         raise TypeError(f"its evaluations are {shorten(rows)}, no rows")
     return rows
+
+
+def with_results(record: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A record with the rows of a file of `zoo evaluate --to` added; a row of the same measurement is replaced."""
+    rows = read_json(path)
+    for row in rows if isinstance(rows, list) else [rows]:
+        if not isinstance(row, dict) or not {*MEASUREMENT, "samples", "value", "command"} <= row.keys():
+            raise CheckpointError(f"{path} must hold the rows that `zoo evaluate --to` writes, found {shorten(row)}.")
+
+    def key(row: dict[str, Any]) -> list[Any]:
+        return [row.get(name) for name in (*MEASUREMENT, "detail")]
+
+    before = [row for row in record.get("evaluations", []) if key(row) not in [key(row) for row in rows]]
+    return {**record, "evaluations": before + rows}
 
 
 def entry_of(model: Model) -> registry.SystemEntry:

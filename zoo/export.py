@@ -16,7 +16,7 @@ from modalities.common.run import command
 from modalities.common.stored import ORIGIN, beside
 from trainer.errors import CheckpointError, ConfigError, ModelError, UnknownNameError, did_you_mean
 from trainer.files import atomic_folder, carry_over, write_text
-from zoo.cards import CARD, card_of
+from zoo.cards import CARD, card_of, read_origin
 from zoo.graphs import onnx_export, torch_export
 
 GRAPHS: dict[str, Callable[[Model], Export]] = {"onnx": onnx_export, "torch-export": torch_export}
@@ -47,7 +47,7 @@ def export(name: tyro.conf.Positional[str], /, target: Annotated[str, tyro.conf.
     if output.exists() and output.resolve() == source.resolve():
         raise ConfigError(f"{output} is the model itself. Choose another folder with --output.")
     model = pretrained.load(source)
-    origin = (beside(source, ORIGIN) if source.is_dir() else None) or {"kind": None, "record": {}}
+    origin = (read_origin(source) if source.is_dir() else None) or {"kind": None, "record": {}}
     with torch.no_grad():
         made = registry.load(own[target])(model, _objective(origin)) if target in own else GRAPHS[target](model)
         with atomic_folder(output, replace=True) as folder:

@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 import zoo
-from modalities.common.exporting import example
+from modalities.common.exporting import Export, example
 from modalities.vision.models.mae import MAE, MAEConfig
 from modalities.vision.models.vit import ViTClassifier, ViTClassifierConfig
 from tests.modalities.vision.references import randomise
@@ -179,7 +179,7 @@ def test_pictures_are_read_as_here(save, tmp_path):
 def test_torch_export(save, tmp_path, capsys):
     model = save("mae")
     assert main(["export", str(tmp_path / "model"), "--to", "torch-export", "--output", str(tmp_path / "out")]) == 0
-    assert "Left out: the decoder (20 tensors)" in capsys.readouterr().out.replace("16 tensors", "20 tensors")
+    assert "Left out: the decoder (20 tensors)" in capsys.readouterr().out
     extra = {"preprocess": "", "input": ""}
     program = torch.export.load(tmp_path / "out" / "model.pt2", extra_files=extra)
     for samples in (1, 2, 7):
@@ -281,10 +281,12 @@ def test_what_computes_something_else_does_not_appear(target, save, tmp_path, mo
     save("classifier")
     export(str(tmp_path / "model"), target, tmp_path / "out")
     before = {p: p.read_bytes() for p in (tmp_path / "out").iterdir()}
-    original = ViTClassifier.outputs
-    monkeypatch.setattr(ViTClassifier, "outputs", lambda self, batch: {**original(self, batch), "logits": original(self, batch)["logits"] * (1.1 if len(batch["image"]) != 2 else 1)})
-    if target == "torch-export":
-        monkeypatch.setattr("zoo.graphs.example", lambda model, samples, seed=0: torch.randn(2, 3, 16, 16))
+    original = Export.__init__
+
+    def wrong(self, library, write, load, *rest, **named):
+        original(self, library, write, lambda folder: lambda x: {k: v * (1.1 if k == "logits" else 1) for k, v in load(folder)(x).items()}, *rest, **named)
+
+    monkeypatch.setattr(Export, "__init__", wrong)
     with pytest.raises(ModelError, match="logits .* differs .* Nothing was written"):
         export(str(tmp_path / "model"), target, tmp_path / "out")
     assert {p: p.read_bytes() for p in (tmp_path / "out").iterdir()} == before and not list(tmp_path.glob(".tmp*"))
