@@ -13,7 +13,7 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -52,6 +52,13 @@ def atomic_folder(target: Path | str, replace: bool = False) -> Iterator[Path]:
                 shutil.rmtree(aside, ignore_errors=True)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def carry_over(old: Path, new: Path, replaced: Callable[[str], bool]) -> None:
+    """Copy into a `new` folder what lies in the `old` one whose place it takes, but for names that it has itself or that are `replaced`."""
+    for path in old.iterdir() if old.is_dir() else ():
+        if not (new / path.name).exists() and not replaced(path.name):
+            (shutil.copytree if path.is_dir() else shutil.copy2)(path, new / path.name)
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -23,6 +23,7 @@ from modalities.common import hub
 from modalities.common.model import Model
 from modalities.common.stored import ORIGIN, beside
 from trainer.errors import CheckpointError, shorten
+from trainer.files import read_json
 from zoo import escaping
 from zoo.escaping import plain
 from zoo.renewal import KEEP, own_words, parse, renew
@@ -36,11 +37,13 @@ PICTURE, CURVES = "picture.png", "curves.png"
 """Names of the pictures beside the card."""
 FOLDER = "path/to/this/folder"
 """What a card calls the place of its own model."""
+MEASUREMENT = ("task", "data", "split", "metric")
+"""What a row of results must say of what was measured; a `detail` may be added."""
 KINDS = ("training", "average", "conversion")
 """How weights can come about."""
 LOADS = re.compile(r'(?<=zoo\.from_pretrained\(")[^"]*(?="\))')
 """What a card's snippet loads."""
-LIBRARIES = ("modality-zoo", "timm", "transformers", "onnx", "torch-export")
+LIBRARIES = ("modality-zoo", "timm", "transformers", "onnx", "pytorch")
 """What a card may name as the library of its model."""
 
 Files = dict[str, Path | str]
@@ -59,17 +62,17 @@ def write_card(model: Model, record: dict[str, Any], run: Path, where: str = FOL
 
 
 def card_of(
-    model: Model, origin: dict[str, Any] | None, where: str = FOLDER, pictures: Mapping[str, Path] | None = None, renews: Sequence[Path] = ()
+    model: Model, origin: dict[str, Any] | None, where: str = FOLDER, pictures: Mapping[str, Path] | None = None, renews: Sequence[Path] = (), **own: Any
 ) -> tuple[str, Files]:
     """The text of a model's card, and the files beside it: pictures, `origin.json`, and pictures that a person's own words show.
 
     `origin` is what `origin.json` holds (None: nothing is recorded). `renews` are cards that may exist; the words of a person in one of
-    them stay. Raises CheckpointError when two of them have different words of their own.
+    them stay; `own` is what `render` takes. Raises CheckpointError when two of them have different words of their own.
     """
     files: Files = dict(pictures or {})
-    existing, standing = _standing(render(model, origin, where, files), [path for path in renews if path.exists()], model)
+    existing, standing = _standing(render(model, origin, where, files, **own), [path for path in renews if path.exists()], model)
     licence = licence_of(model, existing, str(standing))
-    text = render(model, origin, where, files, licence)
+    text = render(model, origin, where, files, licence, **own)
     if existing is not None:
         text, said = renew(text, existing, str(standing), blocks(), complete=origin is not None, alike=lambda line: LOADS.sub("", line.strip()))
         for sentence in said:
@@ -91,8 +94,13 @@ def _standing(fresh: str, cards: Sequence[Path], model: Model) -> tuple[str | No
     return next(iter([*written.values(), *found]), (None, None))
 
 
-def render(model: Model, origin: dict[str, Any] | None, where: str = FOLDER, pictures: Iterable[str] = (), licence: str = LICENCE, **own: Any) -> str:
-    """A card as it is without a person's words. `own` replaces values of the template. CheckpointError when `origin` lacks what its kind needs."""
+def render(
+    model: Model, origin: dict[str, Any] | None, where: str = FOLDER, pictures: Iterable[str] = (), licence: str = LICENCE, library: str = LIBRARIES[0], **own: Any
+) -> str:
+    """A card as it is without a person's words. `library` is whose model it is, `own` replaces values of the template.
+
+    CheckpointError when `origin` lacks what its kind needs.
+    """
     system, origin = entry_of(model), origin or {"kind": None}
     kind, record = origin["kind"], origin.get("record", {})
     name = model.name or Path(str(record.get("file", model.system))).stem if kind == "conversion" else model.name or model.system
@@ -112,6 +120,7 @@ def render(model: Model, origin: dict[str, Any] | None, where: str = FOLDER, pic
         "preprocessing": json.dumps(model.preprocess.values(), indent=2) if model.preprocess else None,
         "terms": licence_text(licence),
         "official": (),
+        "export": origin.get("export"),
     }
     try:
         results = evaluations(origin)
@@ -119,7 +128,7 @@ def render(model: Model, origin: dict[str, Any] | None, where: str = FOLDER, pic
             "results": [{"detail": "", "unit": "", **r} for r in results],
             "commands": list(dict.fromkeys(str(r.get("command", record.get("command"))) for r in results)),
             "versions": ", ".join(f"{k} {v}" for k, v in record.get("versions", {}).items()),
-            "head": metadata(model, name, [] if record.get("greedy") else results, licence, _base(origin)).to_yaml(),
+            "head": metadata(model, name, [] if record.get("greedy") else results, licence, library, _base(origin)).to_yaml(),
         }
         values |= own
         if kind == "training":
@@ -146,6 +155,8 @@ def blocks() -> tuple[str, ...]:
 def read_origin(folder: Path) -> dict[str, Any] | None:
     """What `origin.json` of a model folder says; None when there is none. CheckpointError when it is not such a file."""
     origin = beside(folder, ORIGIN)
+    if isinstance(origin, dict) and "export" in origin:
+        raise CheckpointError(f"{folder} was written by `zoo export`, which writes its card, too. Export the model again, or give the folder of the model itself.")
     if origin is not None and not (isinstance(origin, dict) and origin.get("kind") in KINDS and isinstance(origin.get("record"), dict)):
         raise CheckpointError(f"{folder / ORIGIN} must be a mapping with a record and a kind, one of {', '.join(KINDS)}; found {shorten(origin)}.")
     return origin
@@ -154,10 +165,24 @@ def read_origin(folder: Path) -> dict[str, Any] | None:
 def evaluations(origin: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What was measured on a model, as rows."""
     record = origin.get("record", {})
-    rows = [record["measured"]] if record.get("measured") else record.get("evaluations", [])
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+    rows = [row for row in [record.get("measured"), *record.get("evaluations", [])] if row]
+    if not all(isinstance(row, dict) for row in rows):
         raise TypeError(f"its evaluations are {shorten(rows)}, no rows")
     return rows
+
+
+def with_results(record: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A record with the rows of a file of `zoo evaluate --to` added; a row of the same measurement is replaced."""
+    rows = read_json(path)
+    for row in rows if isinstance(rows, list) else [rows]:
+        if not isinstance(row, dict) or not {*MEASUREMENT, "samples", "value", "command"} <= row.keys():
+            raise CheckpointError(f"{path} must hold the rows that `zoo evaluate --to` writes, found {shorten(row)}.")
+
+    def key(row: dict[str, Any]) -> list[Any]:
+        return [row.get(name) for name in (*MEASUREMENT, "detail")]
+
+    before = [row for row in record.get("evaluations", []) if key(row) not in [key(row) for row in rows]]
+    return {**record, "evaluations": before + rows}
 
 
 def entry_of(model: Model) -> registry.SystemEntry:
@@ -177,7 +202,7 @@ def pictures_in(text: str) -> list[str]:
     return [name for name in hub.wanted(re.findall(r"!\[[^\]]*\]\(([\w.-]+)\)", text)) if name.lower().endswith(hub.PICTURES)]
 
 
-def metadata(model: Model, name: str, rows: list[dict[str, Any]], licence: str, base: str | None = None) -> ModelCardData:
+def metadata(model: Model, name: str, rows: list[dict[str, Any]], licence: str, library: str, base: str | None) -> ModelCardData:
     """The YAML head of the card, as huggingface_hub and the Hub read it; under `modality_zoo` what `zoo show` reads."""
     system = entry_of(model)
     results = [
@@ -197,7 +222,7 @@ def metadata(model: Model, name: str, rows: list[dict[str, Any]], licence: str, 
     return ModelCardData(
         license="other" if several else licence,
         **({"license_name": licence} if several else {}),
-        library_name=LIBRARIES[0],
+        library_name=library,
         pipeline_tag=system.pipeline_tag,
         tags=["modality-zoo", model.system.partition("/")[0], *system.tags],
         **({"base_model": base} if base else {}),

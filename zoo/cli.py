@@ -215,6 +215,15 @@ def convert_verb(arguments: list[str]) -> None:
     tyro.cli(convert, args=arguments, prog="zoo convert", use_underscores=True)
 
 
+def export_verb(arguments: list[str]) -> None:
+    """Write a model for another library: `zoo export NAME --to timm|transformers|onnx|torch-export --output FOLDER`."""
+    import tyro
+
+    from zoo.export import export
+
+    tyro.cli(export, args=arguments, prog="zoo export", use_underscores=True)
+
+
 VERBS: dict[str, Callable[[list[str]], None]] = {
     "list": list_verb,
     "show": show_verb,
@@ -228,6 +237,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "predict": predict_verb,
     "card": card_verb,
     "publish": publish_verb,
+    "export": export_verb,
     "report": report_verb,
     "hub": hub_verb,
     "convert": convert_verb,

@@ -11,7 +11,7 @@ from modalities.common import hub, pretrained
 from modalities.common.model import Model
 from modalities.common.stored import CONFIG, require_place
 from trainer.errors import CheckpointError, ConfigError
-from trainer.files import atomic_folder, read_json, sha256_of
+from trainer.files import atomic_folder, carry_over, read_json, sha256_of
 from zoo.cards import CARD, CURVES, FOLDER, LOADS, PICTURE, Files, card_of, check_card, pictures_in, read_origin, write_card
 from zoo.rehearsal import fingerprint, rehearse
 from zoo.uploading import REPLACED, check_repository, fetch_card, upload
@@ -86,9 +86,7 @@ def _write(place: Path, to: Path) -> None:
     require_place(to)
     with atomic_folder(to, replace=True) as folder:
         shutil.copytree(place, folder, dirs_exist_ok=True)
-        for path in to.iterdir() if to.is_dir() else ():
-            if not (folder / path.name).exists() and not REPLACED.fullmatch(path.name):
-                (shutil.copytree if path.is_dir() else shutil.copy2)(path, folder / path.name)
+        carry_over(to, folder, lambda name: REPLACED.fullmatch(name) is not None)
     _compare(place, to, f"What was written to {to}")
 
 

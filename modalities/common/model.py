@@ -54,6 +54,10 @@ class Model(nn.Module, PyTorchModelHubMixin, library_name="modality-zoo"):
         """One feature vector per sample, (B, D)."""
         raise NotImplementedError(f"{type(self).__name__} must define embed(batch)")
 
+    def outputs(self, batch: Batch) -> dict[str, Tensor]:
+        """Everything that the model says of a batch, by name, in one pass where it can: what an exported graph computes."""
+        return {"features": self.embed(batch), "tokens": self.tokens(batch)}
+
     def no_weight_decay(self) -> set[str]:
         """Names of parameters that are not decayed, beside the 1-D ones."""
         return set()

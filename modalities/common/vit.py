@@ -160,8 +160,16 @@ class ViTEncoder(Model):
         return self.norm(self.blocks(self.prepend_class_token(self.embed_patches(self.input(batch)))))
 
     def embed(self, batch: Batch) -> Tensor:
-        """Mean of the patch tokens after the final norm, (B, D); the class token is left out."""
-        return self.tokens(batch)[:, self.prefix :].mean(dim=1)
+        """One vector per sample, (B, D): `pooled` of the tokens."""
+        return self.pooled(self.tokens(batch))
+
+    def pooled(self, tokens: Tensor) -> Tensor:
+        """(B, P+L, D) -> (B, D): the mean of the patch tokens; the class token is left out."""
+        return tokens[:, self.prefix :].mean(dim=1)
+
+    def outputs(self, batch: Batch) -> dict[str, Tensor]:
+        tokens = self.tokens(batch)
+        return {"features": self.pooled(tokens), "tokens": tokens}
 
     def layer_ids(self) -> dict[str, int]:
         """Depth of each parameter for layer decay: 0 embeddings, i+1 block i, depth+1 the rest (BEiT's and MAE's rule)."""

@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import pytest
@@ -48,6 +49,25 @@ def test_a_folder(finished, tmp_path, capsys):
     (folder / "README.md").unlink()
     assert main(["card", str(folder)]) == 0
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+
+
+def test_results_of_another_measurement(finished, tmp_path, capsys):
+    """What `zoo evaluate --to` wrote comes into the card, once, of a run and of a folder."""
+    folder = shutil.copytree(finished / "export", tmp_path / "model")
+    row = {**RECORD["evaluations"][0], "data": "others", "value": 12.5, "command": "zoo evaluate y"}
+    write_json(tmp_path / "r.json", [row])
+    for place, card in ((finished, finished / "export"), (folder, folder)):
+        for value in (12.5, 25.0):
+            write_json(tmp_path / "r.json", [{**row, "value": value}])
+            assert main(["card", str(place), "--results", str(tmp_path / "r.json")]) == 0
+        values = {r.dataset_name: r.metric_value for r in ModelCard.load(card / "README.md").data.eval_results}
+        assert values == {"photos": 50.0, "others": 25.0} and "zoo evaluate y" in (card / "README.md").read_text()
+    assert len(json.loads((finished / "record.json").read_text())["evaluations"]) == 2
+    write_json(tmp_path / "r.json", [{"value": 3}])
+    assert main(["card", str(folder), "--results", str(tmp_path / "r.json")]) == 1
+    assert "must hold the rows" in capsys.readouterr().err
+    assert main(["card", "vision/mae-base", "--results", str(tmp_path / "r.json")]) == 1
+    assert "is a name of the zoo" in capsys.readouterr().err
 
 
 def test_a_model_that_was_only_saved(tmp_path):

@@ -86,12 +86,13 @@ class ViTClassifier(ViTEncoder):
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(self.config.head != "probe" or name.startswith("head."))
 
-    def embed(self, batch: Batch) -> Tensor:
-        """The vector that the head sees, (B, D), `fc_norm` or `norm` applied."""
-        tokens = self.tokens(batch)  # (B, P+L, D)
-        if self.config.pool == "token":
-            return tokens[:, 0]
-        return self.fc_norm(tokens[:, self.prefix :].mean(dim=1))
+    def pooled(self, tokens: Tensor) -> Tensor:
+        """(B, P+L, D) -> the vector that the head sees, (B, D), `fc_norm` or `norm` applied."""
+        return tokens[:, 0] if self.config.pool == "token" else self.fc_norm(super().pooled(tokens))
+
+    def outputs(self, batch: Batch) -> dict[str, Tensor]:
+        found = super().outputs(batch)
+        return found | ({"logits": self.head(found["features"])} if self.config.num_classes else {})
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, num_classes)."""

@@ -1,0 +1,301 @@
+"""Vision transformers for timm and transformers: which of their classes holds a model, and the files that they load.
+
+Weights are written under the names that are on the Hub for each class, so that older versions of the libraries read them as well.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from modalities.common.exporting import Export, Run
+from modalities.common.model import Model
+from modalities.common.vit import ViTEncoder
+from modalities.vision.interop import Fields, State, to_layout, to_timm, to_transformers
+from modalities.vision.models.mae import MAE
+from modalities.vision.models.vit import ViTClassifier
+from modalities.vision.preprocess import ImagePreprocess
+from trainer.errors import MissingDependencyError, ModelError
+from trainer.files import write_json
+from trainer.weights import write_safetensors
+
+ACTIVATIONS = {
+    "gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "quick_gelu": "quick_gelu",
+    "relu": "relu", "silu": "silu", "swish": "silu",
+}  # fmt: skip
+"""Our activations -> timm's names."""
+ARCHITECTURES = {
+    (192, 12, 3, 16): "vit_tiny_patch16_224",
+    (384, 12, 6, 16): "vit_small_patch16_224",
+    (768, 12, 12, 16): "vit_base_patch16_224",
+    (1024, 24, 16, 16): "vit_large_patch16_224",
+    (1280, 32, 16, 14): "vit_huge_patch14_224",
+}
+"""Width, depth, heads and patch -> timm's name. Any other size is written as the base model with other arguments."""
+TIMM_EPS = 1e-6
+"""Epsilon of the norms of timm's vision transformers, which no argument changes."""
+RESAMPLE = {"nearest": 0, "bilinear": 2, "bicubic": 3}
+"""Pillow's numbers."""
+
+
+def timm_export(model: Model, objective: Fields) -> Export:
+    """For `timm.create_model("local-dir:FOLDER", pretrained=True)`: a VisionTransformer with the encoder, the pooling and the head."""
+    c = _encoder(model, "timm's VisionTransformer").config
+    if c.norm_eps > TIMM_EPS:
+        raise ModelError(f"timm's VisionTransformer norms with an epsilon of {TIMM_EPS:g}, this model with norm_eps={c.norm_eps:g}, so it cannot hold it.")
+    classifier = isinstance(model, ViTClassifier)
+    arguments = {
+        "img_size": list(c.input_size),
+        "patch_size": c.patch_size[0] if len(set(c.patch_size)) == 1 else list(c.patch_size),
+        "in_chans": c.in_chans,
+        "embed_dim": c.embed_dim,
+        "depth": c.depth,
+        "num_heads": c.num_heads,
+        "mlp_ratio": c.mlp_ratio,
+        "num_classes": c.num_classes if classifier else 0,
+        "global_pool": c.pool if classifier else "avg",
+        **({} if c.qkv_bias else {"qkv_bias": False}),
+        **({} if c.class_token else {"class_token": False}),
+        **({} if c.activation == "gelu" else {"act_layer": ACTIVATIONS[c.activation]}),
+        **({"drop_path_rate": c.drop_path} if c.drop_path else {}),
+        **({} if classifier else {"fc_norm": False}),  # the mean of normed tokens, as `embed` gives it
+    }
+    architecture = ARCHITECTURES.get((c.embed_dim, c.depth, c.num_heads, c.patch_size[0]), "vit_base_patch16_224")
+    state = _plain_head(model)
+    preprocess = model.preprocess if isinstance(model.preprocess, ImagePreprocess) else None
+
+    def write(folder: Path) -> None:
+        with torch.device("meta"):
+            theirs = timm.create_model(architecture, **arguments)
+        theirs.load_state_dict(state, strict=True, assign=True)
+        data = {"input_size": (c.in_chans, *c.input_size)}
+        if preprocess is not None:
+            data |= {"mean": preprocess.mean, "std": preprocess.std, "interpolation": preprocess.interpolation, "crop_pct": preprocess.crop_pct}
+        names = {"label_names": list(c.class_names)} if classifier and c.class_names else {}
+        timm.models.save_for_hf(theirs, folder, model_config=names, model_args=arguments, safe_serialization=True, data_config=data)
+
+    def load(folder: Path) -> Run:
+        theirs = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+
+        def run(x: Tensor) -> dict[str, Tensor]:
+            tokens = theirs.forward_features(x)
+            found = {"features": theirs.forward_head(tokens, pre_logits=True), "tokens": tokens}
+            return found | ({"logits": theirs.forward_head(tokens)} if theirs.num_classes else {})
+
+        return run
+
+    return Export(
+        "timm",
+        write,
+        load,
+        'import timm\n\nmodel = timm.create_model("local-dir:PLACE", pretrained=True).eval()  # hf-hub:NAMESPACE/NAME, once it is on the Hub\n'
+        "transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))",
+        _without_decoder(model),
+        (*_folded(model), *_other_eps(c.norm_eps), *_no_preprocess(preprocess, "timm's own numbers stand in config.json")),
+    )
+
+
+def transformers_export(model: Model, objective: Fields) -> Export:
+    """For transformers' Auto classes: ViTMAE with its decoder, ViT where the class token is used, BEiT where the mean of the patches is."""
+    try:
+        import transformers
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError("transformers is not installed, and the export is checked by loading it there: pip install 'modality-zoo[transformers]'.") from error
+    if isinstance(model, MAE):
+        state, config = to_transformers(model, objective)
+        name, usage = "AutoModelForPreTraining", "AutoModel: the encoder alone; mask_ratio=0 shows it all patches"
+    else:
+        state, config = _vit(_encoder(model, "transformers"))
+        headless = not model.config.num_classes
+        name, usage = ("AutoModel", "pooler_output: the features") if headless else ("AutoModelForImageClassification", "")
+        usage = "last_hidden_state[:, 0]: the features" if headless and model.config.pool == "token" else usage
+    architecture = config["architectures"][0]
+    preprocess = model.preprocess if isinstance(model.preprocess, ImagePreprocess) and model.preprocess.channels == 3 else None
+
+    def write(folder: Path) -> None:
+        write_safetensors(state, folder / "model.safetensors")
+        write_json(folder / "config.json", {**config, "dtype": "float32"})
+        if preprocess is not None:
+            write_json(folder / "preprocessor_config.json", _processor(preprocess))
+
+    def load(folder: Path) -> Run:
+        with _quiet(transformers.logging):
+            theirs, report = getattr(transformers, name).from_pretrained(folder, output_loading_info=True, local_files_only=True)
+            encoder = transformers.AutoModel.from_pretrained(folder, mask_ratio=0.0, local_files_only=True) if isinstance(model, MAE) else None
+        lacking = {key: sorted(map(str, value)) for key, value in report.items() if value}
+        if lacking or type(theirs).__name__ != architecture:
+            raise ModelError(f"transformers loads this model as {type(theirs).__name__} and only in part: {lacking}.")
+        return _mae_run(theirs.eval(), encoder.eval(), model) if encoder is not None else _vit_run(theirs.eval(), model)
+
+    def expected(x: Tensor) -> dict[str, Tensor]:
+        return model.outputs({"image": x}) | {"prediction": model({"image": x}, _noise(x, model.patch_embed.length), config["mask_ratio"]).prediction}
+
+    return Export(
+        "transformers",
+        write,
+        load,
+        f'from transformers import AutoImageProcessor, {name}\n\nmodel = {name}.from_pretrained("PLACE")' + (f"  # {usage}" if usage else "")
+        + ('\nprocessor = AutoImageProcessor.from_pretrained("PLACE", backend="pil")' if preprocess else ""),
+        (),
+        (*_folded(model), *_no_preprocess(preprocess, "transformers has no image processor for such pictures")),
+        expected if isinstance(model, MAE) else None,
+    )  # fmt: skip
+
+
+def _mae_run(theirs: nn.Module, encoder: nn.Module, model: MAE) -> Run:
+    """What ViTMAE gives: the encoder over all patches, in their order, and the decoder's prediction under a fixed mask."""
+    length = model.patch_embed.length
+
+    def run(x: Tensor) -> dict[str, Tensor]:
+        in_order = torch.arange(length).expand(len(x), -1) / length
+        tokens = encoder(x, noise=in_order).last_hidden_state
+        return {"features": tokens[:, 1:].mean(dim=1), "tokens": tokens, "prediction": theirs(x, noise=_noise(x, length)).logits}
+
+    return run
+
+
+def _vit_run(theirs: nn.Module, model: Model) -> Run:
+    """What ViT and BEiT give. The features of a classifier are those that its head sees."""
+
+    def run(x: Tensor) -> dict[str, Tensor]:
+        trunk = theirs.base_model(x)
+        pooled = trunk.last_hidden_state[:, 0] if model.config.pool == "token" else trunk.pooler_output
+        logits = {"logits": theirs(x).logits} if model.config.num_classes else {}
+        return {"features": pooled, "tokens": trunk.last_hidden_state, **logits}
+
+    return run
+
+
+def _vit(model: ViTClassifier) -> tuple[State, Fields]:
+    """State and config.json of transformers' ViT (pooled by the class token) or BEiT (by the mean of the patches, then a norm).
+
+    BEiT's keys have no bias. That of ours adds one number to all of a query's scores, which the softmax takes away again.
+    """
+    c = model.config
+    mean, headless = c.pool == "avg", not c.num_classes
+    reasons = {
+        "it has no class token": not c.class_token,
+        f"its input {c.input_size} is not square": len(set(c.input_size)) > 1,
+        f"its patch {c.patch_size} is not square": len(set(c.patch_size)) > 1,
+    }
+    family, architecture = ("beit", "Beit") if mean else ("vit", "ViT")
+    architecture += "Model" if headless else "ForImageClassification"
+    if any(reasons.values()):
+        raise ModelError(f"transformers' {architecture} cannot hold this model: {next(r for r, hit in reasons.items() if hit)}.")
+    own = _plain_head(model)
+    if mean and not c.qkv_bias:
+        own |= {f"blocks.{i}.attn.qkv.bias": torch.zeros(3 * c.embed_dim) for i in range(c.depth)}
+    state: State = {}
+    for name, tensor in own.items():
+        if name.startswith("head."):
+            state[name.replace("head.", "classifier.")] = tensor
+        elif name.startswith("fc_norm."):
+            state[name.replace("fc_norm.", "beit.pooler.layernorm.")] = tensor
+        else:
+            state |= {_family(theirs, family): part for theirs, part in to_layout({name: tensor}, "transformers").items()}
+    state = {name: tensor for name, tensor in state.items() if not (mean and name.endswith("attention.key.bias"))}
+    if headless:
+        state = {name.removeprefix(f"{family}."): tensor for name, tensor in state.items()}
+    labels = dict(enumerate(c.class_names or [f"LABEL_{i}" for i in range(c.num_classes)]))
+    config = {
+        "architectures": [architecture],
+        "model_type": family,
+        "hidden_size": c.embed_dim,
+        "num_hidden_layers": c.depth,
+        "num_attention_heads": c.num_heads,
+        "intermediate_size": int(c.embed_dim * c.mlp_ratio),
+        "hidden_act": c.activation,
+        "layer_norm_eps": c.norm_eps,
+        "image_size": c.input_size[0],
+        "patch_size": c.patch_size[0],
+        "num_channels": c.in_chans,
+        **({"id2label": labels, "label2id": {label: i for i, label in labels.items()}} if not headless else {}),
+        **({"qkv_bias": c.qkv_bias} if not mean else {}),
+    }
+    beit = {
+        "use_absolute_position_embeddings": True, "use_relative_position_bias": False, "use_shared_relative_position_bias": False,
+        "layer_scale_init_value": 0.0, "use_mean_pooling": True, "use_mask_token": False, "drop_path_rate": c.drop_path,
+    }  # fmt: skip
+    return state, config | (beit if mean else {})
+
+
+def _family(name: str, family: str) -> str:
+    return f"{family}.{name.removeprefix('vit.')}"
+
+
+def _plain_head(model: Model) -> State:
+    """The encoder and head under timm's names; the batch norm of a linear probe, fixed after training, is put into its linear layer."""
+    if getattr(model.config, "head", "linear") != "probe":
+        return to_timm(model)
+    norm, linear = model.head
+    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    weight = linear.weight.detach().double() * scale
+    bias = linear.bias.detach().double() - weight @ norm.running_mean.double()
+    kept = {k: v for k, v in model.state_dict().items() if not k.startswith("head.")}
+    return kept | {"head.weight": weight.to(linear.weight.dtype), "head.bias": bias.to(linear.bias.dtype)}
+
+
+def _processor(preprocess: ImagePreprocess) -> Fields:
+    """preprocessor_config.json of the image processor that resizes the shorter side and cuts out the centre."""
+    return {
+        "image_processor_type": "BitImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"shortest_edge": int(min(preprocess.size) / preprocess.crop_pct)},
+        "resample": RESAMPLE[preprocess.interpolation],
+        "do_center_crop": True,
+        "crop_size": {"height": preprocess.size[0], "width": preprocess.size[1]},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(preprocess.mean),
+        "image_std": list(preprocess.std),
+    }
+
+
+@contextmanager
+def _quiet(logging: Any) -> Iterator[None]:
+    """Without the progress bars and remarks of transformers: what was loaded is checked here."""
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _encoder(model: Model, place: str) -> Any:
+    if not isinstance(model, ViTEncoder):
+        raise ModelError(f"{place} holds vision transformers; this is a {type(model).__name__}.")
+    return model
+
+
+def _noise(x: Tensor, length: int) -> Tensor:
+    """The same masking noise (B, L) for both sides."""
+    return torch.rand(len(x), length, generator=torch.Generator().manual_seed(0))
+
+
+def _without_decoder(model: Model) -> tuple[str, ...]:
+    if not isinstance(model, MAE):
+        return ()
+    tensors = len(model.state_dict()) - len(to_timm(model))
+    return (f"the decoder ({tensors} tensors), which only pre-training needs",)
+
+
+def _folded(model: Model) -> tuple[str, ...]:
+    return ("the batch norm before the head of the probe is part of its linear layer",) if getattr(model.config, "head", "") == "probe" else ()
+
+
+def _other_eps(eps: float) -> tuple[str, ...]:
+    return (f"norms add {TIMM_EPS:g} to the variance instead of {eps:g}",) if eps != TIMM_EPS else ()
+
+
+def _no_preprocess(preprocess: ImagePreprocess | None, what: str) -> tuple[str, ...]:
+    return () if preprocess is not None else (f"the preprocessing of this model is not part of it: {what}",)
