@@ -239,21 +239,22 @@ def _wrong_card(path: Path) -> str:
     return ""
 
 
-def work(numbers: list[int], options: Options, made: list[Subject], wanted: dict[str, dict[str, Tensor]], pipe: Connection) -> None:
-    """One process: cases one after the other, with a limit on its memory; says when each begins and how it ended."""
+def work(numbers: list[int], options: Options, made: list[Subject], wanted: dict[str, dict[str, Tensor]], place: Path, pipe: Connection) -> None:
+    """One process: cases one after the other below `place`, with a limit on its memory; says when each begins and how it ended."""
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + GIGABYTE, resource.RLIM_INFINITY))
     logging.disable(logging.CRITICAL)
     torch.set_num_threads(1)
     guard = Guard()
-    with tempfile.TemporaryDirectory(prefix="fuzz-") as place:
-        for number in numbers:
-            pipe.send(number)
-            pipe.send(run_case(number, options, made, wanted, Path(place), guard))
-        pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    for number in numbers:
+        pipe.send(number)
+        pipe.send(run_case(number, options, made, wanted, place, guard))
+    pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
-def supervise(options: Options, made: list[Subject], wanted: dict[str, dict[str, Tensor]], show: Callable[[int], None]) -> tuple[list[Result], int]:
+def supervise(
+    options: Options, made: list[Subject], wanted: dict[str, dict[str, Tensor]], root: Path, show: Callable[[int], None]
+) -> tuple[list[Result], int]:
     """All cases in child processes; a crash or a hang costs one case and begins a new process. (results, largest memory in KiB)."""
     context = multiprocessing.get_context("fork")
     left = list(range(options.cases)) if options.only is None else [options.only]
@@ -261,7 +262,8 @@ def supervise(options: Options, made: list[Subject], wanted: dict[str, dict[str,
     most = 0
     while left:
         ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=work, args=(left[: options.batch], options, made, wanted, theirs))
+        place = Path(tempfile.mkdtemp(dir=root))
+        process = context.Process(target=work, args=(left[: options.batch], options, made, wanted, place, theirs))
         process.start()
         theirs.close()
         current, said = left[0], None
@@ -294,10 +296,11 @@ def supervise(options: Options, made: list[Subject], wanted: dict[str, dict[str,
 def main(options: Options) -> int:
     """Run the cases and print a table; 0 when none failed."""
     start = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="fuzz-subjects-") as root:
-        made = subjects(Path(root))
+    with tempfile.TemporaryDirectory(prefix="fuzz-loading-") as root:
+        (Path(root) / "sound").mkdir()
+        made = subjects(Path(root) / "sound")
         wanted = {s.name: _loaded(s) for s in made}
-        results, most = supervise(options, made, wanted, _progress(options.cases if options.only is None else 1))
+        results, most = supervise(options, made, wanted, Path(root), _progress(options.cases if options.only is None else 1))
     failed = [result for result in results if result.outcome == "failed"]
     counts = Counter((result.kind, result.outcome) for result in results)
     kinds = sorted({result.kind for result in results})
