@@ -46,6 +46,8 @@ class SystemEntry:
     """What else its weights can become: task -> the system that does it, as in classification -> vision/mae-vit."""
     headless: dict[str, str] = field(default_factory=dict)
     """What of the above reads otherwise for a model that is stored without its head: field -> text."""
+    exports: dict[str, str] = field(default_factory=dict)
+    """Other library -> the function that gives a model its form, `module:function` of (model, fields of its objective) -> Export."""
     weights_licence: str | None = None
     """Licence of the weights of the official release, as the Hub names it, when it is not the project's own."""
 

@@ -22,7 +22,7 @@ import torch
 import tyro
 
 import zoo
-from modalities.vision.interop import to_transformers
+from modalities.vision.interop.mae import to_transformers
 from trainer.weights import write_safetensors
 
 MOST_MEMORY = 1.1

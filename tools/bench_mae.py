@@ -14,7 +14,7 @@ import tyro
 
 import zoo
 from modalities.common.reconstruction import MaskedReconstruction
-from modalities.vision.interop import to_transformers
+from modalities.vision.interop.mae import to_transformers
 from modalities.vision.objectives.mae import MAEObjectiveConfig
 
 

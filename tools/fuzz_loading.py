@@ -31,7 +31,7 @@ from torch import Tensor
 
 import zoo
 from modalities.common.model import Model
-from modalities.vision import interop
+from modalities.vision.interop import mae as interop
 from modalities.vision.models.mae import MAE, MAEConfig
 from modalities.vision.models.vit import ViTClassifier, ViTClassifierConfig
 from tools.fuzz_mutations import Damage, damage

@@ -165,7 +165,7 @@ def read_origin(folder: Path) -> dict[str, Any] | None:
 def evaluations(origin: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What was measured on a model, as rows."""
     record = origin.get("record", {})
-    rows = [row for row in [record.get("measured"), *record.get("evaluations", [])] if row]
+    rows = [*([record["measured"]] if record.get("measured") else []), *record.get("evaluations", [])]
     if not all(isinstance(row, dict) for row in rows):
         raise TypeError(f"its evaluations are {shorten(rows)}, no rows")
     return rows

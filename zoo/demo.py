@@ -30,7 +30,7 @@ from modalities.vision.data import LabelledImages, UnlabelledImages
 from modalities.vision.evaluation import CLASSIFICATION, probed
 from modalities.vision.finetune import digits_recipe
 from modalities.vision.objectives.mae import MAEObjectiveConfig
-from modalities.vision.recipes import draw_reconstructions
+from modalities.vision.recipes.mae import draw_reconstructions
 from trainer.config import replace
 from trainer.errors import ConfigError, Interrupted, ZooError
 from trainer.evaluation import measure

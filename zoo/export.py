@@ -20,7 +20,7 @@ from zoo.cards import CARD, card_of, read_origin
 from zoo.graphs import onnx_export, torch_export
 
 GRAPHS: dict[str, Callable[[Model], Export]] = {"onnx": onnx_export, "torch-export": torch_export}
-"""Targets that take any model as a graph. Others are named by the modality, in `interop.EXPORTS`."""
+"""Targets that take any model as a graph. Others are named by the system, in its registry entry."""
 TOLERANCE = 1e-5
 """Largest difference between an output here and there, as a share of the largest value of that output (at least 1)."""
 BATCHES = (1, 3)
@@ -37,16 +37,17 @@ def export(name: tyro.conf.Positional[str], /, target: Annotated[str, tyro.conf.
         target: timm, transformers, onnx or torch-export.
         output: Folder to write: new, empty, or an earlier export, which is replaced.
     """
-    modality = pretrained.modality_of(name)
-    own = registry.load(f"modalities.{modality}.interop:EXPORTS")
-    if target not in (*own, *GRAPHS):
-        names = [*own, *GRAPHS]
-        raise UnknownNameError(f"A model of {modality} cannot be exported to {target!r}.{did_you_mean(target, names)} Targets: {', '.join(names)}.")
+    known = dict.fromkeys([*(library for system in registry.systems().values() for library in system.exports), *GRAPHS])
+    if target not in known:
+        raise UnknownNameError(f"There is no export to {target!r}.{did_you_mean(target, known)} Targets: {', '.join(known)}.")
     earlier = _earlier(output)
     source = pretrained.locate(name)
     if output.exists() and output.resolve() == source.resolve():
         raise ConfigError(f"{output} is the model itself. Choose another folder with --output.")
     model = pretrained.load(source)
+    own = registry.systems()[model.system].exports
+    if target not in (*own, *GRAPHS):
+        raise ModelError(f"{target} has no class that holds a {model.system}. Targets for it: {', '.join([*own, *GRAPHS])}.")
     origin = (read_origin(source) if source.is_dir() else None) or {"kind": None, "record": {}}
     with torch.no_grad():
         made = registry.load(own[target])(model, _objective(origin)) if target in own else GRAPHS[target](model)

@@ -6,7 +6,7 @@ Tensors are named `state.*`, `input.*`, `output.*`, and gradients of `output.los
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainer.errors import CheckpointError
+from trainer.errors import CheckpointError, UnknownNameError, did_you_mean
 from trainer.optim import parameter_groups
 from trainer.weights import read_metadata, read_safetensors
 
@@ -84,6 +84,13 @@ class Golden:
         groups = parameter_groups(model, rule.get("weight_decay", 0.05), rule["layer_decay"])
         pairs = {name: (g["lr_scale"], g["weight_decay"]) for g in groups for name in g["names"]}
         return {f"layer_decay.{name}": torch.tensor(pair, dtype=torch.float64) for name, pair in pairs.items()}
+
+
+def run_by(golden: Golden, runners: dict[str, Callable[[Golden], dict[str, Tensor]]]) -> dict[str, Tensor]:
+    """What the runner of the file's model computes. UnknownNameError when there is none."""
+    if golden.model not in runners:
+        raise UnknownNameError(f"{golden.path}: no model {golden.model!r} is known here.{did_you_mean(golden.model, runners)}")
+    return runners[golden.model](golden)
 
 
 def gradients_of(loss: Tensor, model: nn.Module) -> dict[str, Tensor]:

@@ -96,10 +96,10 @@ def load(
 def recognise(meta: Mapping[str, Tensor], config: Any, where: str, preprocessing: Any = None) -> Description:
     """What the tensors, the config and the preprocessing of another library are. CheckpointError when no modality knows them."""
     for modality in registry.MODALITIES:
-        interop = importlib.import_module(f"modalities.{modality}.interop")
-        layout = interop.recognise(meta.keys(), config)
-        if layout is not None:
-            return interop.describe(meta, config, layout, where, preprocessing)
+        for interop in importlib.import_module(f"modalities.{modality}.interop").MODULES:
+            layout = interop.recognise(meta.keys(), config)
+            if layout is not None:
+                return interop.describe(meta, config, layout, where, preprocessing)
     keys = ", ".join(shorten(name) for name in sorted(meta)[:5])
     raise CheckpointError(
         f"{where} is in no layout that the zoo knows (first tensors: {keys}). Expected a folder written by save_pretrained, "

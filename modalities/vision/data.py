@@ -288,3 +288,12 @@ def _train_and_test(path: str) -> tuple[str, str | None]:
             f"{TRAIN_FOLDER!r}, or give data.path and data.test_path; if {test.name!r} is a class, put all classes into {TRAIN_FOLDER!r}."
         )
     return path, None
+
+
+def preprocess_for(data: ImageSet, input_size: tuple[int, int], channels: int) -> ImagePreprocess:
+    """The preprocessing of a new model: ImageNet's statistics for RGB, those of the data itself for a built-in set."""
+    preprocess = ImagePreprocess.default(input_size, channels)
+    if data.path in BUILT_IN:
+        mean, std = pixel_statistics(UnlabelledImages(data.path, data.scenes, augment=PretrainAugment.none()).build(preprocess))
+        preprocess = replace(preprocess, mean=mean, std=std)
+    return preprocess

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from modalities.common.exporting import Export, Run
 from modalities.common.model import Model
 from modalities.common.vit import ViTEncoder
-from modalities.vision.interop import Fields, State, to_layout, to_timm, to_transformers
+from modalities.vision.interop.mae import Fields, State, to_layout, to_timm, to_transformers
 from modalities.vision.models.mae import MAE
 from modalities.vision.models.vit import ViTClassifier
 from modalities.vision.preprocess import ImagePreprocess
@@ -114,6 +114,8 @@ def transformers_export(model: Model, objective: Fields) -> Export:
         name, usage = ("AutoModel", "pooler_output: the features") if headless else ("AutoModelForImageClassification", "")
         usage = "last_hidden_state[:, 0]: the features" if headless and model.config.pool == "token" else usage
     architecture = config["architectures"][0]
+    without = architecture == "ViTModel"  # its pooler was trained for BERT's tasks: no model here has one
+    options: dict[str, Any] = {"add_pooling_layer": False} if without else {}
     preprocess = model.preprocess if isinstance(model.preprocess, ImagePreprocess) and model.preprocess.channels == 3 else None
 
     def write(folder: Path) -> None:
@@ -124,7 +126,7 @@ def transformers_export(model: Model, objective: Fields) -> Export:
 
     def load(folder: Path) -> Run:
         with _quiet(transformers.logging):
-            theirs, report = getattr(transformers, name).from_pretrained(folder, output_loading_info=True, local_files_only=True)
+            theirs, report = getattr(transformers, name).from_pretrained(folder, output_loading_info=True, local_files_only=True, **options)
             encoder = transformers.AutoModel.from_pretrained(folder, mask_ratio=0.0, local_files_only=True) if isinstance(model, MAE) else None
         lacking = {key: sorted(map(str, value)) for key, value in report.items() if value}
         if lacking or type(theirs).__name__ != architecture:
@@ -138,7 +140,7 @@ def transformers_export(model: Model, objective: Fields) -> Export:
         "transformers",
         write,
         load,
-        f'from transformers import AutoImageProcessor, {name}\n\nmodel = {name}.from_pretrained("PLACE")' + (f"  # {usage}" if usage else "")
+        f'from transformers import AutoImageProcessor, {name}\n\nmodel = {name}.from_pretrained("PLACE"{", add_pooling_layer=False" if without else ""})' + (f"  # {usage}" if usage else "")
         + ('\nprocessor = AutoImageProcessor.from_pretrained("PLACE", backend="pil")' if preprocess else ""),
         (),
         (*_folded(model), *_no_preprocess(preprocess, "transformers has no image processor for such pictures")),

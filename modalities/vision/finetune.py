@@ -23,7 +23,6 @@ from modalities.vision.evaluation import supervised
 from modalities.vision.models.vit import ViTClassifier
 from modalities.vision.objectives.classification import Classification, ClassificationConfig
 from modalities.vision.pictures import contact_sheet, spread
-from modalities.vision.recipes import preprocess_for
 from trainer.errors import ConfigError, ModelError
 from trainer.optim import OptimConfig
 from trainer.recipe import TrainConfig

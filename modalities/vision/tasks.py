@@ -14,7 +14,7 @@ from modalities.vision.models.mae import MAE
 from modalities.vision.models.vit import ViTClassifier
 from modalities.vision.objectives.classification import ClassificationConfig
 from modalities.vision.objectives.mae import MAEObjectiveConfig
-from modalities.vision.recipes import draw_reconstructions, preprocess_for
+from modalities.vision.recipes.mae import draw_reconstructions
 from modalities.vision.sources import ImageSource
 from trainer.errors import DataError, ModelError
 from trainer.randomness import seeded

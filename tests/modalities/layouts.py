@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from modalities.common.golden import Golden
-from modalities.vision import interop
+from modalities.vision.interop import mae as interop
 from modalities.vision.models.mae import MAE, MAEConfig
 from modalities.vision.models.vit import ViTClassifier, ViTClassifierConfig
 from tests.modalities.vision.references import randomise, timm_vit, transformers_mae

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 import zoo
 from modalities.common.golden import Golden
-from modalities.vision import interop
+from modalities.vision.interop import mae as interop
 from modalities.vision.models.mae import MAE, MAEConfig
 from tests.modalities.vision.references import randomise, timm_vit
 from trainer.errors import CheckpointError, ConfigError

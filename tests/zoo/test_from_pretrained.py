@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 import zoo
 from modalities.common import pretrained
 from modalities.common.positions import resize_positions
-from modalities.vision import interop
+from modalities.vision.interop import mae as interop
 from modalities.vision.models.mae import MAE, MAEConfig
 from modalities.vision.models.vit import ViTClassifier, ViTClassifierConfig
 from tests.modalities.vision.references import randomise

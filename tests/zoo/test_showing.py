@@ -9,7 +9,7 @@ import pytest
 
 import zoo
 from modalities import registry
-from modalities.vision.interop import to_official, to_timm, to_transformers
+from modalities.vision.interop.mae import to_official, to_timm, to_transformers
 from trainer.files import write_json
 from trainer.weights import write_safetensors
 from zoo.cli import main

@@ -1,7 +1,7 @@
 """MAE: masked auto-encoders are scalable vision learners (He et al. 2021, arXiv 2111.06377).
 
 Computes what facebookresearch/mae@efb2a80 `models_mae.py:MaskedAutoencoderViT` computes; weights of the
-official and of transformers' layout convert exactly (`modalities.vision.interop`).
+official and of transformers' layout convert exactly (`modalities.vision.interop.mae`).
 """
 
 from dataclasses import dataclass

@@ -319,7 +319,7 @@ def test_a_download_that_is_killed(local_hub, tmp_path):
 def test_eight_processes_at_once_download_once(published, tmp_path):
     code = f"""
 import os, sys
-import zoo, modalities.common.pretrained, modalities.vision.interop, modalities.vision.models.mae
+import zoo, modalities.common.pretrained, modalities.vision.interop.mae, modalities.vision.models.mae
 children = []
 for _ in range(8):
     pid = os.fork()

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 
 from modalities.common import pretrained
-from modalities.vision import interop
+from modalities.vision.interop import mae as interop
 from modalities.vision.models.mae import MAE, MAEConfig
 from modalities.vision.models.vit import ViTClassifier, ViTClassifierConfig
 from tests.modalities.vision.references import hub_names, images, official_names, randomise, saved_by_transformers, timm_vit, transformers_mae

@@ -1,4 +1,4 @@
-"""Recomputes what the golden files of image models hold (`python -m tools.check_golden`)."""
+"""Recomputes golden files of MAE and of its fine-tuned classifier."""
 
 import math
 from collections.abc import Callable
@@ -12,10 +12,10 @@ from modalities.common.model import Model
 from modalities.common.patches import unpatchify
 from modalities.common.positions import resize_positions, sincos_table
 from modalities.common.reconstruction import MaskedReconstruction
-from modalities.vision import interop
+from modalities.vision.interop import mae as interop
 from modalities.vision.objectives.mae import MAEObjectiveConfig
 from trainer.config import from_dict
-from trainer.errors import CheckpointError, UnknownNameError, did_you_mean
+from trainer.errors import CheckpointError
 
 DEFAULTS = {
     ("vision/mae", "official"): {"num_heads": 16, "decoder_num_heads": 16, "norm_eps": 1e-5, "norm_pix_loss": False},
@@ -23,13 +23,6 @@ DEFAULTS = {
     ("vision/mae_vit", "official"): {"num_heads": 12},
 }
 """What the classes behind the files take when their config does not say it and no shape shows it."""
-
-
-def run(golden: Golden) -> dict[str, Tensor]:
-    """The outputs and gradients of a file, recomputed, under the file's names."""
-    if golden.model not in _RUNNERS:
-        raise UnknownNameError(f"{golden.path}: no model {golden.model!r} is known here.{did_you_mean(golden.model, _RUNNERS)}")
-    return _RUNNERS[golden.model](golden)
 
 
 def _load(golden: Golden) -> tuple[Model, dict]:
@@ -85,4 +78,4 @@ def _classifier(golden: Golden) -> dict[str, Tensor]:
     return pick(computed, golden.expected) | golden.gradients(gradients) | golden.layer_decay(model)
 
 
-_RUNNERS: dict[str, Callable[[Golden], dict[str, Tensor]]] = {"vision/mae": _mae, "vision/mae_vit": _classifier}
+RUNNERS: dict[str, Callable[[Golden], dict[str, Tensor]]] = {"vision/mae": _mae, "vision/mae_vit": _classifier}

@@ -74,11 +74,6 @@ TRANSFORMERS = {
 }
 """Spelling -> name of the encoder's layers, of the decoder's layers, and the names inside a layer."""
 LAYOUTS = ("official", "timm", *TRANSFORMERS)
-EXPORTS = {
-    "timm": "modalities.vision.exporting:timm_export",
-    "transformers": "modalities.vision.exporting:transformers_export",
-}
-"""Library -> the function that gives a model its form: (model, fields of the objective that it was trained with) -> Export."""
 
 _OFFICIAL = (
     "img_size", "patch_size", "in_chans", "embed_dim", "depth", "num_heads", "mlp_ratio", "qkv_bias", "norm_eps", "drop_path_rate",

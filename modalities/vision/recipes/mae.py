@@ -1,4 +1,4 @@
-"""Named recipes of pre-training on images: the paper's, and tiny ones that run in minutes on a laptop."""
+"""Recipes of MAE: the paper's, and tiny ones that run in minutes on a laptop."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,13 +10,12 @@ from modalities.common.evaluation import ProbeConfig, ReportedEvaluator
 from modalities.common.reconstruction import MaskedReconstruction
 from modalities.common.run import Draw, ModelRecipe
 from modalities.vision.augment import PretrainAugment
-from modalities.vision.data import BUILT_IN, ImageSet, ImageSource, LabelledImages, UnlabelledImages, pixel_statistics
+from modalities.vision.data import ImageSource, LabelledImages, UnlabelledImages, preprocess_for
 from modalities.vision.digits import SceneConfig
 from modalities.vision.evaluation import probed, reconstructed
 from modalities.vision.models.mae import MAE, MAEConfig
 from modalities.vision.objectives.mae import MAEObjectiveConfig
 from modalities.vision.pictures import reconstruction_sheet, spread
-from modalities.vision.preprocess import ImagePreprocess
 from trainer.config import replace
 from trainer.optim import OptimConfig
 from trainer.randomness import seeded
@@ -82,15 +81,6 @@ def draw_reconstructions(
     back = objective.model.preprocess.denormalise
     rows = {key: back(value.float().cpu()) for key, value in shown.items()}
     reconstruction_sheet(rows["original"], rows["masked"], rows["reconstruction"], path, title)
-
-
-def preprocess_for(data: ImageSet, input_size: tuple[int, int], channels: int) -> ImagePreprocess:
-    """The preprocessing of a new model: ImageNet's statistics for RGB, those of the data itself for a built-in set."""
-    preprocess = ImagePreprocess.default(input_size, channels)
-    if data.path in BUILT_IN:
-        mean, std = pixel_statistics(UnlabelledImages(data.path, data.scenes, augment=PretrainAugment.none()).build(preprocess))
-        preprocess = replace(preprocess, {"mean": mean, "std": std})
-    return preprocess
 
 
 def mae(size: str) -> MAERecipe:

@@ -1,0 +1,1 @@
+"""Named recipes of pre-training on images, one module per system."""
