@@ -146,19 +146,17 @@ def load_model(
     new = {row.name for row in rows if row.kind == "new"}
     if new:
         model.init_new(new)
-    state = {name: _placed(tensor, placement) for name, tensor in model.state_dict().items() if name in new}
+    state = {name: _placed(tensor, placement) for name, tensor in model.state_dict().items() if name in new} if new else {}
     order = {name: i for i, name in enumerate(weights.meta)}  # a file is read from front to back
     kept = sorted((row for row in rows if row.name and row.stored), key=lambda row: order[row.stored[0]])
-    casts: set[tuple[str, str]] = set()
-    overflown: list[str] = []
-    for row in kept:
-        before = weights.meta[row.stored[0]].dtype
-        tensor = state[row.name] = _value(row, weights, change.adapted.get(row.name), placement)
-        if before != tensor.dtype:
-            casts.add((_name(before), _name(tensor.dtype)))
-            overflown += [] if is_finite(tensor) else [row.name]
-    _fill_computed_buffers(model, placement)
-    model.load_state_dict(state, strict=True, assign=True)
+    with ThreadPoolExecutor(os.cpu_count(), "copy") as pool:  # while tensors are copied, without the interpreter, the network takes them over
+        copies = [pool.submit(copy) for row in kept if (copy := _take(row, weights, change.adapted.get(row.name), placement, state))]
+        _fill_computed_buffers(model, placement)
+        model.load_state_dict(state, strict=True, assign=True)
+        for copy in copies:
+            copy.result()
+    cast = [(row.name, weights.meta[row.stored[0]].dtype) for row in kept if weights.meta[row.stored[0]].dtype != state[row.name].dtype]
+    overflown = [name for name, _ in cast if not is_finite(state[name])]
     if not placement.allow_nonfinite:
         broken = search.found() if search else [name for part in weights.searches() for name in part()]
         if broken or overflown:
@@ -166,6 +164,7 @@ def load_model(
                 f"{where} holds NaN or infinity in {compact(broken or overflown)}{'' if broken else ' after the change of type'}. "
                 "Such weights are never used; allow_nonfinite=True loads them nevertheless, to look at them."
             )
+    casts = {(_name(before), _name(state[name].dtype)) for name, before in cast}
     notes = tuple(f"stored in {before}, loaded in {after}" for before, after in sorted(casts))
     model.load_report = LoadReport(tuple(rows), layout, where, notes=notes)
     return model.eval()
@@ -212,7 +211,8 @@ def carry(source: "Model", model: "Model", stored: Mapping[str, tuple[str, ...]]
     CheckpointError, with both sorted lists, for tensors that have no counterpart of their shape and are not announced by
     `change`; ModelError for a rule that matches nothing.
     """
-    old, new = source.state_dict(), model.state_dict()
+    old = source.state_dict()
+    new = old if model is source else model.state_dict()
     rows: list[Row] = []
     lost: list[str] = []
     for name, tensor in new.items():
@@ -298,25 +298,34 @@ class _NoInitialisation(TorchFunctionMode):
 _FILLS = {getattr(Tensor, name) for name in ("uniform_", "normal_", "fill_", "zero_", "copy_")}
 
 
-def _value(row: Row, weights: Weights, adapted: Adaptation | None, placement: Placement) -> Tensor:
-    """The tensor of a row in the form that is wanted; a view of the file where nothing has to change."""
+def _take(row: Row, weights: Weights, adapted: Adaptation | None, placement: Placement, state: dict[str, Tensor]) -> Callable[[], None] | None:
+    """Put the tensor of a row, in the form that is wanted, into `state`; a view of the file where nothing has to change.
+
+    Where its values have to be copied they are not there yet: what is returned does that, and may run in another thread.
+    """
     parts = [weights.read(name) for name in row.stored]
     dtype = placement.dtype_for(parts[0].dtype)
     if adapted is None and len(parts) == 1 and parts[0].dtype == dtype and placement.device == parts[0].device:
-        return parts[0]
+        state[row.name] = parts[0]
+        return None
     if adapted is not None:
         whole = torch.cat(parts)
-        tensor = adapted.apply(whole.float() if whole.element_size() < 4 else whole).to(placement.device, dtype)
-    else:
-        tensor = _room(row.shape, dtype, placement.device)
+        state[row.name] = adapted.apply(whole.float() if whole.element_size() < 4 else whole).to(placement.device, dtype)
+        for name in row.stored:
+            weights.forget(name)
+        return None
+    tensor = state[row.name] = _room(row.shape, dtype, placement.device)
+
+    def copy() -> None:
         for part, place in zip(parts, pieces(tensor, len(parts))):
             if place.device.type == "cpu" and place.dtype == part.dtype:
-                np.copyto(_bytes(place), _bytes(part))  # torch would start threads, which costs more than it gives
+                np.copyto(_bytes(place), _bytes(part))  # torch would start threads of its own, which costs more than it gives
             else:
                 place.copy_(part)
-    for name in row.stored:
-        weights.forget(name)
-    return tensor
+        for name in row.stored:
+            weights.forget(name)
+
+    return copy
 
 
 def _room(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

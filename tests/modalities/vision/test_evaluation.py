@@ -11,7 +11,7 @@ from modalities.common import evaluation
 from modalities.common.evaluation import ProbeConfig, features, percent, results
 from modalities.common.pretrained import create, load
 from modalities.common.run import run
-from modalities.vision import recipes
+from modalities.vision.recipes import mae as recipes
 from modalities.vision.data import LabelledImages, UnlabelledImages
 from modalities.vision.evaluation import probed, reconstructed, supervised
 from modalities.vision.finetune import digits_recipe
