@@ -1,13 +1,15 @@
 """The objective of masked auto-encoding: mean squared error on the hidden patches (He et al. 2021, section 3.3)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from modalities.common.masked_autoencoder import MaskedAutoencoder
 from modalities.common.masking import keep_count
 from modalities.common.patches import patchify, unpatchify
+from modalities.common.terms import Term, with_terms
 from trainer.errors import ConfigError
 from trainer.objective import Batch, Losses, Objective
 
@@ -30,9 +32,13 @@ class MaskedReconstructionConfig:
 
 
 class MaskedReconstruction(Objective):
-    """Loss = sum over hidden patches of their mean squared error / number of hidden patches in the batch."""
+    """Loss = sum over hidden patches of their mean squared error / number of hidden patches in the batch.
 
-    def __init__(self, model: MaskedAutoencoder, config: MaskedReconstructionConfig) -> None:
+    `terms` are added to it in training. In evaluation mode the loss is that of the reconstruction alone, so that it
+    compares runs with and without them.
+    """
+
+    def __init__(self, model: MaskedAutoencoder, config: MaskedReconstructionConfig, terms: Mapping[str, Term] | None = None) -> None:
         super().__init__()
         length = model.patch_embed.length
         if keep_count(length, config.mask_ratio) == length:
@@ -44,6 +50,7 @@ class MaskedReconstruction(Objective):
             raise ConfigError("norm_pix_loss needs patches of at least 2 values, found 1. Switch it off or use larger patches.")
         self.model = model
         self.config = config
+        self.terms = nn.ModuleDict(terms or {})
 
     def target(self, batch: Batch) -> Tensor:
         """What the prediction is compared with, (B, L, V): the patches, normalised one by one if the config says so."""
@@ -60,7 +67,10 @@ class MaskedReconstruction(Objective):
 
     def forward(self, batch: Batch, noise: Tensor | None = None) -> Losses:
         out = self.model(batch, noise, self.config.mask_ratio)
-        return Losses(self.loss(out.prediction, self.target(batch), out.masking.mask))
+        loss = self.loss(out.prediction, self.target(batch), out.masking.mask)
+        if not self.training or not self.terms:
+            return Losses(loss)
+        return with_terms(loss, "reconstruction", self.terms, self.model, batch, out)
 
     def export(self) -> MaskedAutoencoder:
         return self.model
