@@ -7,7 +7,7 @@ imported when it is first asked for.
 
 import fnmatch
 import importlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,8 @@ class ModelEntry:
     """Folder of bundled weights, relative to the modality's package. None: architecture only."""
     official: tuple[str, ...] = ()
     """Where weights of the official release are and how they are loaded or converted, in sentences (Markdown)."""
+    words: dict[str, Any] = field(default_factory=dict)
+    """What of the system's words reads otherwise for this model: field of SystemEntry -> text (another way of training has another paper)."""
 
     @property
     def modality(self) -> str:
@@ -114,6 +116,12 @@ def find(name: str) -> ModelEntry:
 def systems() -> dict[str, SystemEntry]:
     """All systems by name ("vision/mae")."""
     return _collect("SYSTEMS")
+
+
+def about(system: str, name: str | None) -> SystemEntry:
+    """What there is to say of a system and, where `name` is a registered model of it, of that model."""
+    entry = entries().get(name or "")
+    return replace(systems()[system], **(entry.words if entry is not None and entry.system == system else {}))
 
 
 @cache

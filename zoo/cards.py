@@ -187,7 +187,7 @@ def with_results(record: dict[str, Any], path: Path) -> dict[str, Any]:
 
 def entry_of(model: Model) -> registry.SystemEntry:
     """What the registry says of a model's system, in the words for this very model (with or without head)."""
-    entry = registry.systems()[model.system]
+    entry = registry.about(model.system, model.name)
     return replace(entry, **entry.headless) if getattr(model.config, "num_classes", None) == 0 else entry
 
 

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from modalities.common.commandline import early_options, guarded, positional
 from trainer.errors import ConfigError, did_you_mean
@@ -97,6 +98,24 @@ def data_verb(arguments: list[str]) -> None:
 
 def pretrain_verb(arguments: list[str]) -> None:
     """Pre-train without labels: `zoo pretrain RECIPE --data.path FOLDER [--to RUN] [--resume] [--config FILE] [--show-schedule]`."""
+    _pretrain("pretrain", arguments)
+
+
+def further_verb(arguments: list[str]) -> None:
+    """Continue pre-training on a small set with self-distillation: `zoo further RECIPE --init_from MODEL --data.path FOLDER [--rounds 1] [--to FOLDER]`."""
+    from functools import partial
+
+    from modalities.common.further import further_pretrain
+
+    known, rest = early_options(arguments, "rounds")
+    rounds = known["rounds"] or "1"
+    if not rounds.isdecimal() or int(rounds) < 1:
+        raise ConfigError(f"--rounds is how many students follow one another, a whole number of at least 1, found {rounds!r}.")
+    _pretrain("further", rest, partial(further_pretrain, rounds=int(rounds)))
+
+
+def _pretrain(verb: str, arguments: list[str], train: Callable[..., Any] | None = None) -> None:
+    """Read a recipe and its options, and train by it."""
     from modalities import registry
     from modalities.common.commandline import run_recipe, with_config_file
     from trainer.config import read_yaml
@@ -107,14 +126,14 @@ def pretrain_verb(arguments: list[str]) -> None:
     if not name and known["config"]:
         name = str(read_yaml(Path(known["config"])).get("recipe", ""))
     if not name:
-        print("usage: zoo pretrain RECIPE [--to RUN] [--resume] [--config FILE] [--any.field value]\n\nRecipes:")
+        print(f"usage: zoo {verb} RECIPE [--to RUN] [--resume] [--config FILE] [--any.field value]\n\nRecipes:")
         print("\n".join(f"  {n}" for n in registry.recipes()))
-        print("\n`zoo pretrain RECIPE --help` lists every field of a recipe.")
+        print(f"\n`zoo {verb} RECIPE --help` lists every field of a recipe.")
         if {"-h", "--help"} & set(rest):
             return
         raise ConfigError("Say which recipe to run.")
     recipe = with_config_file(registry.find_recipe(name), known["config"])
-    run_recipe(f"zoo pretrain {name}", recipe, rest, f"Pre-train by the recipe {name}.", Path("runs") / name, write_card)
+    run_recipe(f"zoo {verb} {name}", recipe, rest, f"Pre-train by the recipe {name}.", Path("runs") / name, write_card, train)
 
 
 def finetune_verb(arguments: list[str]) -> None:
@@ -231,6 +250,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "pack": pack_verb,
     "data": data_verb,
     "pretrain": pretrain_verb,
+    "further": further_verb,
     "finetune": finetune_verb,
     "evaluate": evaluate_verb,
     "average": average_verb,

@@ -73,7 +73,7 @@ def card_path(name: str) -> Path:
 def registered(name: str) -> Shown:
     """What the registry and the card that comes with the project say of a name."""
     entry = registry.find(name)
-    shown = Shown(name, entry.summary, entry.parameters, paper=registry.systems()[entry.system].paper)
+    shown = Shown(name, entry.summary, entry.parameters, paper=registry.about(entry.system, name).paper)
     if entry.folder is not None:
         _add_files(shown, entry.folder)
     _add_card(shown, card_path(name))
@@ -101,7 +101,7 @@ def stored(name: str) -> Shown:
     model = _without_weights(config, found, str(path))
     if model is None:
         return shown
-    system = registry.systems()[model.system]
+    system = registry.about(model.system, model.name)
     shown.title, shown.paper = f"{model.system}, {system.title}", system.paper
     shown.parameters = sum(p.numel() for p in model.parameters())
     shown.input = {model.input_key: list(model.input_shape() or ())}

@@ -43,9 +43,12 @@ def guarded(action: Callable[[], Any]) -> int:
 
 
 def run_recipe(
-    program: str, recipe: "ModelRecipe", arguments: list[str], description: str, folder: Path, card: "CardWriter | None" = None
-) -> None:
+    program: str, recipe: "ModelRecipe", arguments: list[str], description: str, folder: Path, card: "CardWriter | None" = None,
+    train: Callable[..., Any] | None = None,
+) -> None:  # fmt: skip
     """Train as `recipe` says with the options applied: into --to or else `folder`, or, with --show-schedule, not at all.
+
+    `train` takes the place of `modalities.common.run.run` and gets what that gets.
 
     Every field of the recipe is an option: `--train.optim.lr 3e-4`. A wrong option ends the process with code 2
     and names similar ones (tyro does this).
@@ -70,7 +73,7 @@ def run_recipe(
     if chosen.show_schedule:
         show_schedule(recipe)
     else:
-        run(recipe, chosen.to or folder, chosen.resume, card, chosen.requeue)
+        (train or run)(recipe, chosen.to or folder, chosen.resume, card, chosen.requeue)
 
 
 def show_schedule(recipe: "ModelRecipe") -> Path:
