@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import inspect
 import logging
 import math
 import os
@@ -118,15 +119,21 @@ def with_config_file(recipe: "ModelRecipe", path: str | None) -> "ModelRecipe":
 
 
 def finetune_command(
-    program: str, default_recipe: Callable[[str, str, str], "ModelRecipe"], arguments: list[str], card: "CardWriter | None" = None
+    program: str, default_recipe: Callable[..., "ModelRecipe"], arguments: list[str], card: "CardWriter | None" = None
 ) -> None:
-    """`PROGRAM DATA --model NAME [--head probe] [--config FILE] [--to FOLDER] [--resume] [--show-schedule] [--any.field value]`."""
+    """`PROGRAM DATA --model NAME [--head probe] [--preset NAME] [--config FILE] [--to FOLDER] [--resume] [--show-schedule] [--any.field value]`.
+
+    `default_recipe(model, head, data)` gives the recipe to begin from; one with presets takes `preset` too.
+    """
     data, arguments = positional(arguments)
-    known, rest = early_options(arguments, "model", "head", "config")
+    known, rest = early_options(arguments, "model", "head", "config", "preset")
     stored = read_yaml(Path(known["config"])) if known["config"] else {}
     model, head = known["model"] or stored.get("model", ""), known["head"] or stored.get("head", "linear")
     if head not in ("linear", "probe"):
         raise ConfigError(f"--head must be linear or probe, found {head!r}.")
-    recipe = with_config_file(default_recipe(model, head, data), known["config"])
+    preset = {"preset": known["preset"]} if known["preset"] else {}
+    if preset and "preset" not in inspect.signature(default_recipe).parameters:
+        raise ConfigError(f"There are no presets for this kind of data, found --preset {known['preset']}. Leave it out.")
+    recipe = with_config_file(default_recipe(model, head, data, **preset), known["config"])
     given = ["--model", model, "--head", head] + (["--data.path", data] if data else [])
     run_recipe(program, recipe, given + rest, "DATA --model NAME: fine-tune an encoder on labelled data.", Path("runs") / "finetune", card)

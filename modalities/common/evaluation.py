@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -106,6 +107,37 @@ class FrozenFeatures:
     def row(self, name: str, value: float) -> Row:
         detail = f"{self.words[name]} on frozen features, {len(self.train)} labelled training samples"
         return result(self.test, self.task, "accuracy", percent(value), detail, "%")
+
+
+class MeanAUC:
+    """`auc` of a model with several yes-or-no outputs: the area under the ROC curve of each label, the mean over labels.
+
+    The labels (N, K) of `source` are 1, 0 or NaN (not known, not counted). Labels of which the known ones are all alike have no
+    area and are left out; when that holds for all, the value is NaN.
+    """
+
+    def __init__(self, source: Source, task: str) -> None:
+        self.source, self.task = source, task
+        self.name = f"mean area under the ROC curve on {source.name}"
+        self.higher_is_better = {"auc": True}
+        known = [column[~column.isnan()] for column in source.labels.T]
+        self.measured = [k for k, values in enumerate(known) if (values == 1).any() and (values == 0).any()]
+
+    def __call__(self, objective: Objective) -> dict[str, float]:
+        model = objective.export()
+        logits = torch.cat([model(to_device(batch, model.device)).float().cpu() for batch in ordered_batches(self.source, BATCH)])
+        if not self.measured or not logits.isfinite().all():
+            return {"auc": math.nan}
+        areas = []
+        for k in self.measured:
+            known = ~self.source.labels[:, k].isnan()
+            areas.append(roc_auc_score(self.source.labels[known, k].numpy(), logits[known, k].numpy()))
+        return {"auc": float(np.mean(areas))}
+
+    def row(self, name: str, value: float) -> Row:
+        of = self.source.labels.shape[1]
+        which = f"{of} labels" if len(self.measured) == of else f"{len(self.measured)} of {of} labels; the others have one value only"
+        return result(self.source, self.task, "roc_auc", percent(value), f"mean over {which}", "%")
 
 
 @dataclass(frozen=True)

@@ -130,6 +130,8 @@ class LabelledImages(ImageSet):
     """Labelled images per class to train on. Null: all."""
     subset_seed: int = 0
     """Decides which ones."""
+    label_columns: tuple[str, ...] = ()
+    """Columns of a table with several labels per picture: 1 or 0 each, empty or -1 where it is not known. Empty: one class per picture."""
     augment: FinetuneAugment = field(default_factory=FinetuneAugment)
     """Random changes in training."""
 
@@ -139,6 +141,10 @@ class LabelledImages(ImageSet):
             raise ConfigError(f"data.test_fraction must be between 0 and 1, found {self.test_fraction}.")
         if self.per_class is not None and self.per_class < 1:
             raise ConfigError(f"data.per_class must be at least 1 (or null for all), found {self.per_class}.")
+        if self.per_class is not None and self.label_columns:
+            raise ConfigError("data.per_class counts pictures of one class each, and with data.label_columns they have several labels. Set one of the two back.")
+        if len(set(self.label_columns)) < len(self.label_columns):
+            raise ConfigError(f"data.label_columns names a column twice: {', '.join(self.label_columns)}.")
 
     def build(self, preprocess: ImagePreprocess) -> tuple[ImageSource, ImageSource]:
         """(training set, test set); the first augmented and, with `per_class`, cut down. The second is held out from the first."""
@@ -160,17 +166,20 @@ class LabelledImages(ImageSet):
     def _parts(self, preprocess: ImagePreprocess, classes: Sequence[str] | None = None) -> tuple[ImageSource, ImageSource]:
         """(training set, test set) as they lie there: no augmentation, no policy."""
         self._require_path()
+        columns = self.label_columns
         if self.path in BUILT_IN:
+            if columns:
+                raise ConfigError(f"data.label_columns are columns of a table, and {self.path!r} is built in.")
             train: ImageSource = built_in(self.path, "train", preprocess, self.scenes, 1)
             test: ImageSource = built_in(self.path, "test", preprocess, self.scenes, self.scenes.test_views)
         else:
             train_path, test_path = _train_and_test(self.path)
             test_path = self.test_path or test_path
-            train = self._open(train_path, preprocess, classes=classes)
+            train = self._open(train_path, preprocess, classes=classes, columns=columns)
             if test_path is None:
                 train, test = split(train, self.test_fraction, self.split_seed)
             else:
-                test = self._open(test_path, preprocess, classes=train.classes)
+                test = self._open(test_path, preprocess, classes=train.classes, columns=columns)
         if self.per_class is not None:
             train = labelled_subset(train, self.per_class, self.subset_seed)
         return train, test
@@ -230,11 +239,16 @@ def labelled_subset(source: ImageSource, per_class: int = 10, seed: int = 0) -> 
 
 
 def split(source: ImageSource, test_fraction: float, seed: int = 0) -> tuple[ImageSource, ImageSource]:
-    """A (train, test) split by class, each class with at least one sample in both; DataError when a class has only one."""
+    """A (train, test) split by class, each class with at least one sample in both; DataError when a class has only one.
+
+    Pictures with several labels each are split as if they were of one class.
+    """
     generator, test = torch.Generator().manual_seed(seed), set()
-    for label, members in _by_class(source).items():
+    several = source.labels is not None and source.labels.ndim == 2
+    for label, members in ({0: list(range(len(source)))} if several else _by_class(source)).items():
         if len(members) < 2:
-            raise DataError(f"Class {source.classes[label]!r} of {source.name} has {len(members)} image(s); a split needs at least 2.")
+            what = source.name if several else f"Class {source.classes[label]!r} of {source.name}"
+            raise DataError(f"{what} has {len(members)} image(s); a split needs at least 2.")
         count = min(max(round(len(members) * test_fraction), 1), len(members) - 1)
         test.update(members[i] for i in torch.randperm(len(members), generator=generator)[:count].tolist())
     return source.take([i for i in range(len(source)) if i not in test]), source.take(sorted(test))

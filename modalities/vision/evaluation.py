@@ -1,6 +1,6 @@
 """What is measured on images, by training, at the end of a run, by `zoo evaluate` and by the demo."""
 
-from modalities.common.evaluation import FrozenFeatures, HeldOut
+from modalities.common.evaluation import FrozenFeatures, HeldOut, MeanAUC, ReportedEvaluator
 from modalities.common.reconstruction import MaskedReconstruction
 from modalities.vision.sources import ImageSource
 
@@ -11,6 +11,11 @@ FEATURES = "image-feature-extraction"
 def supervised(test: ImageSource) -> HeldOut:
     """Accuracy and cross-entropy of a classifier."""
     return HeldOut(test, CLASSIFICATION, "cross-entropy", shares=("accuracy",))
+
+
+def findings(test: ImageSource) -> list[ReportedEvaluator]:
+    """Mean AUC and binary cross-entropy of a classifier with several labels per image."""
+    return [MeanAUC(test, CLASSIFICATION), HeldOut(test, CLASSIFICATION, "binary cross-entropy")]
 
 
 def probed(train: ImageSource, test: ImageSource) -> FrozenFeatures:

@@ -217,6 +217,7 @@ def _vit(model: ViTClassifier) -> tuple[State, Fields]:
         "num_channels": c.in_chans,
         **({"id2label": labels, "label2id": {label: i for i, label in labels.items()}} if not headless else {}),
         **({"qkv_bias": c.qkv_bias} if not mean else {}),
+        **({"problem_type": "multi_label_classification"} if c.multi_label and not headless else {}),
     }
     beit = {
         "use_absolute_position_embeddings": True, "use_relative_position_bias": False, "use_shared_relative_position_bias": False,

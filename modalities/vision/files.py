@@ -1,6 +1,7 @@
 """Pictures in other places than a folder: tar shards, and tables that name image files."""
 
 import copy
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -12,7 +13,7 @@ from modalities.vision.images import Encoded
 from modalities.vision.preprocess import ImagePreprocess
 from modalities.vision.sources import ImageFolder, ImageSource
 from trainer.decoders import decode
-from trainer.errors import DataError
+from trainer.errors import ConfigError, DataError, did_you_mean, shorten
 from trainer.image_files import EXTENSIONS
 from trainer.mixture import Mixture, MixtureConfig
 from trainer.order import Order, ShardShuffle, full_shuffle
@@ -25,9 +26,18 @@ LABEL = "label"
 """Column of a table with the class."""
 
 
-def open_images(path: str | Path, preprocess: ImagePreprocess, labelled: bool = True, classes: Sequence[str] | None = None) -> ImageSource:
-    """The pictures that a path or URL names: shards, a table (.csv, .tsv, .jsonl), or a folder with image files. DataError when they are not as expected."""
+def open_images(
+    path: str | Path, preprocess: ImagePreprocess, labelled: bool = True, classes: Sequence[str] | None = None, columns: Sequence[str] = ()
+) -> ImageSource:
+    """The pictures that a path or URL names: shards, a table (.csv, .tsv, .jsonl), or a folder with image files. DataError when they are not as expected.
+
+    `columns` of a table hold several labels per picture, a yes or no each; ConfigError where there is no table.
+    """
     path = str(path)
+    if columns:
+        if is_shards(path) or not is_table(path):
+            raise ConfigError(f"data.label_columns are columns of a table (.csv, .tsv, .jsonl), and {path} is none.")
+        return ImageFindings(path, preprocess, columns)
     if is_shards(path):
         return ImageShards(path, preprocess, labelled, classes)
     if is_table(path):
@@ -132,6 +142,42 @@ class ImageTable(ImageFolder):
 
     def describe(self) -> dict[str, Any]:
         return {**super().describe(), "source": "image files of the user, named by a table"}
+
+
+class ImageFindings(ImageTable):
+    """Image files that a table names, with several labels each: a column per label with 1 (true, yes) or 0 (false, no).
+
+    An empty cell, null, NaN or -1 ("uncertain") is a label that is not known. `labels` is (N, K) float32 with NaN there, `classes` the columns.
+    """
+
+    def __init__(self, path: str, preprocess: ImagePreprocess, columns: Sequence[str]) -> None:
+        super().__init__(path, preprocess, labelled=False)
+        known = self.table.columns
+        lacking = [name for name in columns if name not in known]
+        if lacking:
+            raise DataError(f"{path} has no column {lacking[0]!r}.{did_you_mean(lacking[0], known)} Columns: {', '.join(known)}.")
+        self.classes = tuple(columns)
+        rows = zip(*(known[name] for name in columns))
+        self.labels = torch.tensor([[_yes_or_no(cell, path, number, name) for cell, name in zip(row, columns)] for number, row in enumerate(rows, 1)])
+        for name, column in zip(columns, self.labels.T):
+            if column.isnan().all():
+                raise DataError(f"The column {name!r} of {path} says of no picture whether it is so. Fill it, or leave it out of data.label_columns.")
+
+
+YES_OR_NO = {
+    **dict.fromkeys(("1", "1.0", "true", "yes"), 1.0),
+    **dict.fromkeys(("0", "0.0", "false", "no"), 0.0),
+    **dict.fromkeys(("", "none", "null", "nan", "na", "-1", "-1.0"), math.nan),
+}
+"""What a cell may hold, in small letters."""
+
+
+def _yes_or_no(cell: Any, path: str, number: int, column: str) -> float:
+    """1, 0, or NaN where it is not known."""
+    value = YES_OR_NO.get(str(cell).strip().lower())
+    if value is None:
+        raise DataError(f"Row {number} of {path} has {shorten(cell)} in the column {column!r}; expected 1, 0, or nothing (or -1) where it is not known.")
+    return value
 
 
 class ImageMixture(Mixture):

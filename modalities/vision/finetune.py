@@ -1,7 +1,8 @@
 """Fine-tuning an image encoder on labelled images: `python -m modalities.vision.finetune DATA --model NAME`.
 
 The recipe is MAE's (arXiv 2111.06377, appendix A.1): layer-wise learning rates, mixup and cutmix, drop path,
-global pooling; or, with `--head probe`, a linear probe on the frozen class token.
+global pooling; or, with `--head probe`, a linear probe on the frozen class token. `--preset thorax` is a recipe for chest
+X-rays, with several labels per image (`--data.label_columns`).
 """
 
 import logging
@@ -19,16 +20,19 @@ from modalities.common.run import Draw, ModelRecipe
 from modalities.common.vit import ViTEncoder
 from modalities.vision.augment import FinetuneAugment
 from modalities.vision.data import BUILT_IN, ImageSource, LabelledImages, preprocess_for
-from modalities.vision.evaluation import supervised
+from modalities.vision.evaluation import findings, supervised
 from modalities.vision.models.vit import ViTClassifier
-from modalities.vision.objectives.classification import Classification, ClassificationConfig
+from modalities.vision.objectives.classification import Classification, ClassificationConfig, MultiLabel
 from modalities.vision.pictures import contact_sheet, spread
-from trainer.errors import ConfigError, ModelError
+from trainer.errors import ConfigError, ModelError, did_you_mean
 from trainer.optim import OptimConfig
 from trainer.recipe import TrainConfig
 from trainer.schedule import ScheduleConfig
 
 log = logging.getLogger("zoo")
+
+PRESETS = ("mae", "thorax")
+"""Names of the recipes to begin from."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class FinetuneRecipe(ModelRecipe):
                 f"found pool={self.pool!r} and drop_path={self.drop_path}."
             )
 
-    def build(self) -> tuple[ImageSource, Classification]:
+    def build(self) -> tuple[ImageSource, Classification | MultiLabel]:
         if not self.model:
             raise ConfigError("Say which encoder to start from: --model FOLDER_OR_NAME (`zoo list` shows the names).")
         architecture_only = self.scratch and self.model in registry.entries()
@@ -70,44 +74,57 @@ class FinetuneRecipe(ModelRecipe):
         train, test = self.data.build(preprocess)
         model = ViTClassifier.from_encoder(
             encoder, len(train.classes), pool="token" if self.head == "probe" else self.pool, drop_path=self.drop_path,
-            head=self.head, class_names=train.classes,
+            head=self.head, class_names=train.classes, multi_label=bool(self.data.label_columns),
         )  # fmt: skip
         model.name, model.preprocess = f"vision/mae-vit-{train.name}", preprocess
         log.info("%d training and %d test images of %d classes", len(train), len(test), len(train.classes))
         return train, self.objective.build(model)
 
-    def evaluators(self, source: ImageSource, objective: Classification) -> list[ReportedEvaluator]:
-        """Accuracy and cross-entropy on the test set.
+    def evaluators(self, source: ImageSource, objective: Classification | MultiLabel) -> list[ReportedEvaluator]:
+        """Accuracy and cross-entropy on the test set; with several labels per image, mean AUC and binary cross-entropy.
 
         A checkpoint that was chosen as the best on the test set has an optimistic accuracy there. Where `val` and
         `test` lie beside `train`, `val` is used here and `test` stays unseen, for an honest measurement at the end.
         """
-        return [supervised(source.held_out)]
+        return findings(source.held_out) if self.data.label_columns else [supervised(source.held_out)]
 
-    def draw(self, objective: Classification, source: ImageSource) -> Draw:
+    def draw(self, objective: Classification | MultiLabel, source: ImageSource) -> Draw:
         """Draws test images with their label and what the classifier says."""
         preprocess, test = objective.model.preprocess, source.held_out
         shown = [test[i] for i in spread(len(test), 24)]
         images = torch.stack([s["image"] for s in shown])
 
-        def draw(objective: Classification, path: Path, title: str) -> None:
+        def words(label: torch.Tensor) -> str:
+            """A class by its number, or the names of those labels that are yes."""
+            if label.ndim == 0:
+                return test.classes[label]
+            return ", ".join(test.classes[k] for k in (label == 1).nonzero().flatten().tolist()) or "none"
+
+        def draw(objective: Classification | MultiLabel, path: Path, title: str) -> None:
             was_training = objective.training
             objective.eval()
             with torch.inference_mode():
-                said = objective.model({"image": images.to(objective.model.device)}).argmax(dim=1).tolist()
+                logits = objective.model({"image": images.to(objective.model.device)}).cpu()
             objective.train(was_training)
-            names = [f"{test.classes[s['label']]} → {test.classes[k]}" for s, k in zip(shown, said)]
+            said = (logits > 0).float() if objective.model.config.multi_label else logits.argmax(dim=1)
+            names = [f"{words(s['label'])} → {words(k)}" for s, k in zip(shown, said)]
             contact_sheet(preprocess.denormalise(images), names, path, f"{title}: label → prediction")
 
         return draw
 
 
-def default_recipe(model: str, head: str = "linear", data: str = "") -> FinetuneRecipe:
-    """MAE's fine-tuning (or, for head="probe", linear-probe) recipe, with the values for the size of the encoder.
+def default_recipe(model: str, head: str = "linear", data: str = "", preset: str = "mae") -> FinetuneRecipe:
+    """MAE's fine-tuning (or, for head="probe", linear-probe) recipe, with the values for the size of the encoder; or `thorax_recipe` by the preset "thorax".
 
     Learning rates are per 256 samples; the batch is 256 where the paper has 1024 (16384 for the probe), so
     that it fits one device.
     """
+    if preset not in PRESETS:
+        raise ConfigError(f"--preset must be one of {', '.join(PRESETS)}, found {preset!r}.{did_you_mean(preset, PRESETS)}")
+    if preset == "thorax":
+        if head == "probe":
+            raise ConfigError("The preset thorax fine-tunes the whole network, and --head probe does not. Leave one of the two out.")
+        return thorax_recipe(model, data)
     if not model or model in registry.entries():
         width = registry.find(model).fields.get("embed_dim", 768) if model else 768
     else:
@@ -119,14 +136,30 @@ def default_recipe(model: str, head: str = "linear", data: str = "") -> Finetune
     if head == "probe":
         optim = OptimConfig(name="lars", base_lr=0.1, betas=None, weight_decay=0.0)
         train = TrainConfig(batch_size=256, epochs=90, optim=optim, schedule=ScheduleConfig(warmup=10 / 90))
-        plain = ClassificationConfig(mixup=0.0, cutmix=0.0, label_smoothing=0.0)
-        return FinetuneRecipe(**shared, head="probe", pool="token", drop_path=0.0, objective=plain, train=train)
+        return FinetuneRecipe(**shared, head="probe", pool="token", drop_path=0.0, objective=ClassificationConfig.plain(), train=train)
     base_lr, layer_decay, drop_path, epochs = (5e-4, 0.65, 0.1, 100) if width <= 768 else (1e-3, 0.75, 0.2, 50)
     if width > 1024:
         drop_path = 0.3
     optim = OptimConfig(base_lr=base_lr, betas=(0.9, 0.999), weight_decay=0.05, layer_decay=layer_decay)
     train = TrainConfig(batch_size=256, epochs=epochs, optim=optim, schedule=ScheduleConfig(warmup=5 / epochs, floor=1e-6 / base_lr))
     return FinetuneRecipe(**shared, drop_path=drop_path, train=train)
+
+
+def thorax_recipe(model: str, data: str = "") -> FinetuneRecipe:
+    """Fine-tuning on chest X-rays with several findings each (Xiao et al., WACV 2023, arXiv 2210.12843; lambert-x/medical_mae@953a460).
+
+    `data.label_columns` has to name the findings. The rate is per 256 samples; the batch is 256 where the paper has 1024.
+    """
+    base_lr, epochs = 2.5e-4, 75
+    optim = OptimConfig(base_lr=base_lr, betas=(0.9, 0.999), weight_decay=0.05, layer_decay=0.55)
+    return FinetuneRecipe(
+        recipe="vision/finetune",
+        model=model,
+        drop_path=0.2,
+        objective=ClassificationConfig.plain(),
+        data=LabelledImages(data, augment=FinetuneAugment(auto_augment="rand-m6-mstd0.5-inc1", erase_prob=0.0)),
+        train=TrainConfig(batch_size=256, epochs=epochs, optim=optim, schedule=ScheduleConfig(warmup=5 / epochs, floor=1e-5 / base_lr)),
+    )
 
 
 def digits_recipe(model: str, data: LabelledImages, seed: int, scratch: bool = False) -> FinetuneRecipe:
@@ -136,7 +169,7 @@ def digits_recipe(model: str, data: LabelledImages, seed: int, scratch: bool = F
         model=model,
         scratch=scratch,
         drop_path=0.0,
-        objective=ClassificationConfig(mixup=0.0, cutmix=0.0, label_smoothing=0.0),
+        objective=ClassificationConfig.plain(),
         data=data,
         train=TrainConfig(
             batch_size=100,

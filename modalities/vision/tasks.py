@@ -9,7 +9,7 @@ from PIL import Image
 from modalities.common.evaluation import FrozenFeatures, Judge, Row, results
 from modalities.common.model import Model
 from modalities.vision.data import LabelledImages, preprocess_for
-from modalities.vision.evaluation import CLASSIFICATION, probed, reconstructed, supervised
+from modalities.vision.evaluation import CLASSIFICATION, findings, probed, reconstructed, supervised
 from modalities.vision.models.mae import MAE
 from modalities.vision.models.vit import ViTClassifier
 from modalities.vision.objectives.classification import ClassificationConfig
@@ -21,14 +21,14 @@ from trainer.randomness import seeded
 
 
 def evaluate(model: Model, path: str, per_class: int | None = None) -> list[Row]:
-    """Results on labelled images: a classifier's accuracy and loss, else probe and 5-NN on frozen features and, of an MAE, its loss.
+    """Results on labelled images: a classifier's accuracy (of several labels per image: mean AUC) and loss, else probe and 5-NN on frozen features and, of an MAE, its loss.
 
     `path` is a folder of class folders or a built-in set, `per_class` limits the labelled training images. The test
     set is the `val` or `test` folder beside `train`, else a fixed split. An MAE's loss is that of the paper's objective.
     """
     train, test = _parts(model, path, per_class)
     if isinstance(model, ViTClassifier):
-        return results([supervised(test)], ClassificationConfig().build(model))
+        return results(findings(test) if model.config.multi_label else [supervised(test)], ClassificationConfig.plain().build(model))
     objective = MAEObjectiveConfig().build(model)
     return results([probed(train, test), reconstructed(test, objective)], objective)
 
@@ -37,13 +37,15 @@ def judge(model: Model, path: str) -> Judge:
     """What tells models like `model` apart on labelled images: a classifier's accuracy, else that of 5-NN on frozen features."""
     train, test = _parts(model, path)
     if isinstance(model, ViTClassifier):
-        return Judge(train, supervised(test), "accuracy", ClassificationConfig().build)
+        evaluator, value = (findings(test)[0], "auc") if model.config.multi_label else (supervised(test), "accuracy")
+        return Judge(train, evaluator, value, ClassificationConfig.plain().build)
     return Judge(train, FrozenFeatures(train, test, CLASSIFICATION, kinds=("knn",)), "knn", MAEObjectiveConfig().build)
 
 
 def _parts(model: Model, path: str, per_class: int | None = None) -> tuple[ImageSource, ImageSource]:
     """Labelled images for training and for testing, as a model takes them; a classifier's are numbered by its own classes."""
-    data = LabelledImages(path, per_class=per_class)
+    several = isinstance(model, ViTClassifier) and model.config.multi_label
+    data = LabelledImages(path, per_class=per_class, label_columns=model.config.class_names if several else ())
     preprocess = model.preprocess or preprocess_for(data, model.config.input_size, model.config.in_chans)
     if isinstance(model, MAE):
         return data.build_plain(preprocess)
@@ -62,7 +64,8 @@ def predict(model: Model, files: list[Path], to: Path | None) -> str:
     batch = model.preprocess([str(f) for f in files])
     if isinstance(model, ViTClassifier):
         with torch.inference_mode():
-            shares = model(batch).softmax(dim=1)  # (B, K)
+            logits = model(batch)  # (B, K)
+        shares = logits.sigmoid() if model.config.multi_label else logits.softmax(dim=1)
         best = shares.topk(min(5, shares.shape[1]), dim=1)
         names = model.config.class_names or tuple(map(str, range(model.config.num_classes)))
         return "\n".join(

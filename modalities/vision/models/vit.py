@@ -31,6 +31,8 @@ class ViTClassifierConfig(ViTConfig):
     """linear: the whole network trains. probe: only a linear layer behind a batch norm trains, on frozen features."""
     class_names: tuple[str, ...] = ()
     """What the outputs stand for, in order; empty when unknown."""
+    multi_label: bool = False
+    """Every output is a yes or no of its own (sigmoid); else they are classes of which one is right (softmax)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: cross-entropy with mixup, cutmix and label smoothing (He et al. 2021, appendix A.1, table 9)."""
+"""Supervised fine-tuning: cross-entropy with mixup, cutmix and label smoothing (He et al. 2021, appendix A.1, table 9), and several labels per image."""
 
 from dataclasses import dataclass
 
@@ -34,9 +34,14 @@ class ClassificationConfig:
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} must lie between 0 and 1, found {getattr(self, name)}.")
 
-    def build(self, model: nn.Module) -> "Classification":
-        """The objective around a classifier."""
-        return Classification(model, self)
+    @classmethod
+    def plain(cls) -> "ClassificationConfig":
+        """Neither mixed nor smoothed."""
+        return cls(mixup=0.0, cutmix=0.0, label_smoothing=0.0)
+
+    def build(self, model: nn.Module) -> "Classification | MultiLabel":
+        """The objective around a classifier, of one label per image or of several as its config says."""
+        return (MultiLabel if model.config.multi_label else Classification)(model, self)
 
 
 class Classification(Objective):
@@ -83,6 +88,36 @@ class Classification(Objective):
             found = "none" if label is None else f"{tuple(label.shape)} {label.dtype}"
             raise DataError(f"Classification needs batch['label'] with {image.shape[0]} whole class ids, found {found}.")
         return image, label.long()
+
+
+class MultiLabel(Objective):
+    """Batch: `image` (B, C, H, W) and `label` (B, K) with 1 and 0 for yes and no, NaN where it is not known.
+
+    Loss = binary cross-entropy, the mean over the labels that are known (`Losses.count`).
+    """
+
+    def __init__(self, model: nn.Module, config: ClassificationConfig) -> None:
+        super().__init__()
+        if config.mixup or config.cutmix or config.label_smoothing:
+            raise ConfigError(
+                "Several labels per image are trained without mixing and smoothing: give --objective.mixup 0 --objective.cutmix 0 "
+                f"--objective.label_smoothing 0, found {config.mixup:g}, {config.cutmix:g} and {config.label_smoothing:g}."
+            )
+        self.model = model
+        self.config = config
+
+    def forward(self, batch: Batch) -> Losses:
+        expected, label = (len(self.model.input(batch)), self.model.config.num_classes), batch.get("label")
+        if label is None or not label.is_floating_point() or tuple(label.shape) != expected:
+            found = "none" if label is None else f"{tuple(label.shape)} {label.dtype}"
+            raise DataError(f"Several labels per image need batch['label'] of shape {expected} with 1, 0 and NaN, found {found}.")
+        known = ~label.isnan()
+        losses = F.binary_cross_entropy_with_logits(self.model(batch).float(), label.float().nan_to_num(), reduction="none")
+        count = known.sum()
+        return Losses((losses * known).sum() / count.clamp(min=1), count=count)
+
+    def export(self) -> nn.Module:
+        return self.model
 
 
 class BatchMixup(Mixup):
