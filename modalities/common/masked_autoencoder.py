@@ -111,15 +111,18 @@ class MaskedAutoencoder(ViTEncoder):
         return self.norm(self.blocks(self.prepend_class_token(visible)))
 
     def decode(self, latent: Tensor, masking: Masking) -> Tensor:
-        """(B, P+K, D) -> (B, L, V): mask tokens fill the gaps, everything gets its decoder position."""
+        """(B, P+K, D) -> (B, L, V): the decoder's prediction of every patch."""
+        x = self.decoder_norm(self.decoder_blocks(self.decoder_input(latent, masking)))
+        return self.decoder_pred(x)[:, self.prefix :]  # (B, L, V)
+
+    def decoder_input(self, latent: Tensor, masking: Masking) -> Tensor:
+        """(B, P+K, D) -> (B, P+L, E): mask tokens fill the gaps, everything gets its decoder position."""
         x = self.decoder_embed(latent)  # (B, P+K, E)
         hidden = masking.ids_restore.shape[1] - masking.ids_keep.shape[1]
         fill = self.mask_token.to(x.dtype).expand(x.shape[0], hidden, -1)
         patches = torch.cat([x[:, self.prefix :], fill], dim=1)  # (B, L, E) visible, then hidden
         patches = gather_tokens(patches, masking.ids_restore)  # raster order
-        x = torch.cat([x[:, : self.prefix], patches], dim=1) + self.decoder_pos_embed  # (B, P+L, E)
-        x = self.decoder_norm(self.decoder_blocks(x))
-        return self.decoder_pred(x)[:, self.prefix :]  # (B, L, V)
+        return torch.cat([x[:, : self.prefix], patches], dim=1) + self.decoder_pos_embed  # (B, P+L, E)
 
     def forward(self, batch: Batch, noise: Tensor | None = None, mask_ratio: float = 0.75) -> Reconstruction:
         """Hide `mask_ratio` of the patches and predict all of them. `noise` (B, L): small values stay visible."""

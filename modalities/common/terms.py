@@ -41,5 +41,5 @@ def require_term(config: Any, where: str, switch: str) -> None:
     changed = [name for name in default if getattr(config, name) != default[name]]
     if changed and switch not in changed:
         raise ConfigError(f"{where}.{changed[0]} is set, and nothing would use it: {where}.{switch} is not. Set both or neither.")
-    if switch in changed and not config.weight > 0:
+    if changed and not config.weight > 0:
         raise ConfigError(f"{where}.weight is the weight of a term of the loss and must be above 0, found {config.weight}.")
