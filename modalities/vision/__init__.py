@@ -1,7 +1,7 @@
 """Images. The names that this modality offers; nothing is imported until one of them is asked for."""
 
-from modalities.vision.entries import mae, mim
+from modalities.vision.entries import mae, mim, ssld
 
-SYSTEMS = {**mae.SYSTEMS}
-RECIPES = {**mae.RECIPES, **mim.RECIPES}
-MODELS = [*mae.MODELS, *mim.MODELS]
+SYSTEMS = {**mae.SYSTEMS, **ssld.SYSTEMS}
+RECIPES = {**mae.RECIPES, **mim.RECIPES, **ssld.RECIPES}
+MODELS = [*mae.MODELS, *mim.MODELS, *ssld.MODELS]

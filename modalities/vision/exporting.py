@@ -38,6 +38,11 @@ ARCHITECTURES = {
 """Width, depth, heads and patch -> timm's name. Any other size is written as the base model with other arguments."""
 TIMM_EPS = 1e-6
 """Epsilon of the norms of timm's vision transformers, which no argument changes."""
+TIMM_USAGE = (
+    'import timm\n\nmodel = timm.create_model("local-dir:PLACE", pretrained=True).eval()  # hf-hub:NAMESPACE/NAME, once it is on the Hub\n'
+    "transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))"
+)
+"""What to do with a folder in timm's form."""
 RESAMPLE = {"nearest": 0, "bilinear": 2, "bicubic": 3}
 """Pillow's numbers."""
 
@@ -92,8 +97,7 @@ def timm_export(model: Model, objective: Fields) -> Export:
         "timm",
         write,
         load,
-        'import timm\n\nmodel = timm.create_model("local-dir:PLACE", pretrained=True).eval()  # hf-hub:NAMESPACE/NAME, once it is on the Hub\n'
-        "transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))",
+        TIMM_USAGE,
         _without_decoder(model),
         (*_folded(model), *_other_eps(c.norm_eps), *_no_preprocess(preprocess, "timm's own numbers stand in config.json")),
     )

@@ -11,6 +11,7 @@ from modalities.common.model import Model
 from modalities.vision.data import LabelledImages, preprocess_for
 from modalities.vision.evaluation import CLASSIFICATION, findings, probed, reconstructed, supervised
 from modalities.vision.models.mae import MAE
+from modalities.vision.models.timm_classifier import TimmClassifier
 from modalities.vision.models.vit import ViTClassifier
 from modalities.vision.objectives.classification import ClassificationConfig
 from modalities.vision.objectives.mae import MAEObjectiveConfig
@@ -18,6 +19,8 @@ from modalities.vision.recipes.mae import draw_reconstructions
 from modalities.vision.sources import ImageSource
 from trainer.errors import DataError, ModelError
 from trainer.randomness import seeded
+
+CLASSIFIERS = (ViTClassifier, TimmClassifier)
 
 
 def evaluate(model: Model, path: str, per_class: int | None = None) -> list[Row]:
@@ -27,7 +30,7 @@ def evaluate(model: Model, path: str, per_class: int | None = None) -> list[Row]
     set is the `val` or `test` folder beside `train`, else a fixed split. An MAE's loss is that of the paper's objective.
     """
     train, test = _parts(model, path, per_class)
-    if isinstance(model, ViTClassifier):
+    if isinstance(model, CLASSIFIERS):
         return results(findings(test) if model.config.multi_label else [supervised(test)], ClassificationConfig.plain().build(model))
     objective = MAEObjectiveConfig().build(model)
     return results([probed(train, test), reconstructed(test, objective)], objective)
@@ -36,7 +39,7 @@ def evaluate(model: Model, path: str, per_class: int | None = None) -> list[Row]
 def judge(model: Model, path: str) -> Judge:
     """What tells models like `model` apart on labelled images: a classifier's accuracy, else that of 5-NN on frozen features."""
     train, test = _parts(model, path)
-    if isinstance(model, ViTClassifier):
+    if isinstance(model, CLASSIFIERS):
         evaluator, value = (findings(test)[0], "auc") if model.config.multi_label else (supervised(test), "accuracy")
         return Judge(train, evaluator, value, ClassificationConfig.plain().build)
     return Judge(train, FrozenFeatures(train, test, CLASSIFICATION, kinds=("knn",)), "knn", MAEObjectiveConfig().build)
@@ -44,12 +47,12 @@ def judge(model: Model, path: str) -> Judge:
 
 def _parts(model: Model, path: str, per_class: int | None = None) -> tuple[ImageSource, ImageSource]:
     """Labelled images for training and for testing, as a model takes them; a classifier's are numbered by its own classes."""
-    several = isinstance(model, ViTClassifier) and model.config.multi_label
+    several = isinstance(model, CLASSIFIERS) and model.config.multi_label
     data = LabelledImages(path, per_class=per_class, label_columns=model.config.class_names if several else ())
     preprocess = model.preprocess or preprocess_for(data, model.config.input_size, model.config.in_chans)
     if isinstance(model, MAE):
         return data.build_plain(preprocess)
-    if not isinstance(model, ViTClassifier):
+    if not isinstance(model, CLASSIFIERS):
         raise ModelError(f"zoo evaluate does not know what to measure on a {type(model).__name__}.")
     train, test = data.build_plain(preprocess, classes=model.config.class_names or None)
     if len(test.classes) != model.config.num_classes:
@@ -62,7 +65,7 @@ def predict(model: Model, files: list[Path], to: Path | None) -> str:
     if model.preprocess is None:
         raise ModelError("This model has no preprocessor_config.json, so it cannot read files. Export it with its preprocessing.")
     batch = model.preprocess([str(f) for f in files])
-    if isinstance(model, ViTClassifier):
+    if isinstance(model, CLASSIFIERS):
         with torch.inference_mode():
             logits = model(batch)  # (B, K)
         shares = logits.sigmoid() if model.config.multi_label else logits.softmax(dim=1)

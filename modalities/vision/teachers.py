@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modalities.common import pretrained
+from modalities.common.model import Model
 from modalities.common.vit import ViTEncoder
 from modalities.vision.preprocess import ImagePreprocess
 from trainer.errors import CheckpointError, ConfigError, ModelError, UnknownNameError, did_you_mean
@@ -38,6 +39,22 @@ class Teacher(nn.Module):
         if image.shape[2:] != own.size:
             image = F.interpolate(image, size=own.size, mode="bicubic", align_corners=False, antialias=True)
         return image
+
+
+class Classifier(Teacher):
+    """A teacher that names classes. `names` are theirs, empty when unknown."""
+
+    def __init__(self, network: nn.Module, preprocess: ImagePreprocess, names: tuple[str, ...] = ()) -> None:
+        super().__init__(network, preprocess)
+        self.names = names
+        with torch.no_grad():
+            self.classes = self.logits(torch.zeros(1, preprocess.channels, *preprocess.size), preprocess).shape[1]
+            """How many."""
+
+    def logits(self, image: Tensor, student: ImagePreprocess) -> Tensor:
+        """What it says of a student's images, (B, K)."""
+        image = self.adapted(image, student)
+        return self.network({self.network.input_key: image} if isinstance(self.network, Model) else image)
 
 
 class Encoder(Teacher):
@@ -88,7 +105,7 @@ def open_encoder(name: str) -> Encoder:
     Raises UnknownNameError or CheckpointError when there is no such network or no weights of it, ModelError when it gives no features on a grid.
     """
     if name.startswith(TIMM):
-        network = open_timm(name)
+        network = open_timm(name, num_classes=0)
         if not hasattr(network, "forward_intermediates"):
             raise ModelError(f"{name} is a {type(network).__name__}, of which timm gives no features on a grid. Choose a transformer or a convnet.")
         return TimmEncoder(network, timm_preprocess(network))
@@ -98,6 +115,23 @@ def open_encoder(name: str) -> Encoder:
     return ZooEncoder(network, network.preprocess)
 
 
+def open_classifier(name: str) -> Classifier:
+    """The classifier that `name` stands for: `timm:NAME` with its head, or a classifier of the zoo.
+
+    Raises UnknownNameError or CheckpointError as `open_encoder` does, ModelError when it names no classes.
+    """
+    if name.startswith(TIMM):
+        network = open_timm(name)
+        if not network.num_classes:
+            raise ModelError(f"{name} has no head, so it names no classes. Choose weights of a classifier.")
+        return Classifier(network, timm_preprocess(network))
+    network = pretrained.load(name)
+    config = network.config
+    if not getattr(config, "num_classes", 0) or config.multi_label or not isinstance(network.preprocess, ImagePreprocess):
+        raise ModelError(f"{name} is a {type(network).__name__} and no classifier of images, one class each, with its preprocessing, which a teacher must be.")
+    return Classifier(network, network.preprocess, config.class_names)
+
+
 def open_timm(name: str, **options: Any) -> nn.Module:
     """timm's network `timm:NAME` with its weights; `options` go to `timm.create_model`. UnknownNameError, or CheckpointError without weights."""
     own = name.removeprefix(TIMM)
@@ -105,7 +139,7 @@ def open_timm(name: str, **options: Any) -> nn.Module:
     if ":" not in own and not timm.is_model(architecture):
         raise UnknownNameError(f"timm has no network {own!r}.{did_you_mean(architecture, timm.list_models())}")
     try:
-        return timm.create_model(own, pretrained=True, **{"num_classes": 0, **options})
+        return timm.create_model(own, pretrained=True, **options)
     except (RuntimeError, OSError, ValueError) as error:
         raise CheckpointError(
             f"timm cannot open {own} with its weights: {str(error).splitlines()[0] if str(error) else type(error).__name__}. It downloads them from the Hub once; "

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from trainer.distillation import soft_cross_entropy
+from trainer.distillation import js_divergence, soft_cross_entropy
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
@@ -31,3 +31,24 @@ def test_gradient_keeps_its_size_at_high_temperature():
         soft_cross_entropy(teacher, student, temperature).backward()
         norms.append(student.grad.norm().item())
     assert norms[0] == pytest.approx(norms[1], rel=0.1)
+
+
+def test_jensen_shannon_is_the_mean_divergence_to_the_middle():
+    torch.manual_seed(0)
+    a, b = torch.randn(5, 7), (3 * torch.randn(5, 7)).requires_grad_()
+    p, q = a.softmax(1), b.softmax(1)
+    m = (p + q) / 2
+    expected = ((p * (p / m).log()).sum(1) + (q * (q / m).log()).sum(1)).mean() / 2
+    found = js_divergence(a, b)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(js_divergence(b.detach(), a), expected.detach())
+    found.backward()
+    assert b.grad.isfinite().all() and js_divergence(a, a).abs() < 1e-7
+    apart = js_divergence(torch.tensor([[500.0, 0.0]]), torch.tensor([[0.0, 500.0]]))
+    torch.testing.assert_close(apart, torch.tensor(2.0).log())
+
+
+def test_no_gradient_goes_to_the_teacher():
+    teacher, student = torch.randn(2, 3, requires_grad=True), torch.randn(2, 3, requires_grad=True)
+    js_divergence(teacher, student).backward()
+    assert teacher.grad is None and student.grad.any()
