@@ -258,7 +258,8 @@ def snippet(model: Model, where: str = FOLDER) -> str:
 def usage(model: Model) -> str:
     """Python lines that use a `model`."""
     config = model.config
-    return entry_of(model).snippet.format(width=config.embed_dim, tokens=model.pos_embed.shape[1], classes=getattr(config, "num_classes", 0))
+    sizes = {"width": getattr(config, "embed_dim", None), "classes": getattr(config, "num_classes", 0)}
+    return entry_of(model).snippet.format(**sizes, tokens=model.pos_embed.shape[1] if hasattr(model, "pos_embed") else None)
 
 
 def describe_input(model: Model) -> str:

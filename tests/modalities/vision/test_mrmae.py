@@ -1,5 +1,7 @@
 """MR-MAE: what the visible tokens are compared with, which teachers do, and where the teacher's tensors are not."""
 
+import copy
+
 import pytest
 import timm
 import torch
@@ -9,8 +11,10 @@ from modalities.vision.models.mae import MAE, MAEConfig
 from modalities.vision.objectives.mae import MAEObjectiveConfig
 from modalities.vision.objectives.mimic import MimicConfig
 from modalities.vision.preprocess import ImagePreprocess
+from modalities.vision.sources import ImageArray
 from modalities.vision.teachers import open_encoder
 from trainer.errors import CheckpointError, ConfigError, ModelError, UnknownNameError
+from trainer.flops import flops_per_sample
 from trainer.optim import parameter_groups
 
 SMALL = dict(input_size=16, patch_size=4, embed_dim=24, depth=1, num_heads=3, decoder_embed_dim=16, decoder_depth=1, decoder_num_heads=2)
@@ -176,3 +180,11 @@ def test_settings_without_a_teacher_are_refused(fields):
 def test_a_weight_must_be_above_zero(zoo_teacher):
     with pytest.raises(ConfigError, match="mimic.weight.*above 0, found 0"):
         MimicConfig(zoo_teacher, weight=0.0)
+
+
+def test_the_teachers_arithmetic_is_counted_without_moving_it(zoo_teacher):
+    images = ImageArray(torch.randint(0, 255, (4, 3, 16, 16), dtype=torch.uint8), OWN)
+    built = objective(zoo_teacher)
+    assert flops_per_sample(built, images, 0) > flops_per_sample(MAEObjectiveConfig(mask_ratio=0.5).build(student()), images, 0)
+    assert next(built.terms["mimic"].teacher.on(torch.device("cpu")).parameters()).device.type == "cpu"
+    assert copy.deepcopy(built).terms["mimic"].teacher is built.terms["mimic"].teacher

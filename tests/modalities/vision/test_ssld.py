@@ -89,7 +89,7 @@ def test_networks_of_timm_are_models(architecture, size, tmp_path):
     model.save_pretrained(tmp_path / "m")
     again = zoo.from_pretrained(tmp_path / "m")
     assert isinstance(again, TimmClassifier) and torch.equal(again(batch), model(batch))
-    written = export(str(tmp_path / "m"), to="timm", output=tmp_path / "timm")
+    written = export(str(tmp_path / "m"), target="timm", output=tmp_path / "timm")
     theirs = timm.create_model(f"local-dir:{written}", pretrained=True).eval()
     torch.testing.assert_close(theirs(batch["image"]), model(batch))
     with pytest.raises(ModelError, match="takes inputs of shape"):
