@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from modalities.common.masked_autoencoder import MaskedAutoencoder
-from modalities.common.masking import keep_count
+from modalities.common.masked_autoencoder import MaskedAutoencoder, Reconstruction
 from modalities.common.patches import patchify, unpatchify
 from trainer.errors import ConfigError
 from trainer.objective import Batch, Losses, Objective
@@ -35,10 +34,10 @@ class MaskedReconstruction(Objective):
     def __init__(self, model: MaskedAutoencoder, config: MaskedReconstructionConfig) -> None:
         super().__init__()
         length = model.patch_embed.length
-        if keep_count(length, config.mask_ratio) == length:
+        if model.visible_count(config.mask_ratio) == length:
             raise ConfigError(
                 f"mask_ratio={config.mask_ratio} hides none of the {length} patches, so there is nothing to predict. "
-                f"Raise it to at least {1 / length:.4g}, or use smaller patches."
+                f"Raise it to at least {1 / model.noise_length:.4g}, or use smaller patches."
             )
         if config.norm_pix_loss and model.patch_values < 2:
             raise ConfigError("norm_pix_loss needs patches of at least 2 values, found 1. Switch it off or use larger patches.")
@@ -74,13 +73,17 @@ class MaskedReconstruction(Objective):
         """
         out = self.model(batch, noise, self.config.mask_ratio)
         patches, hidden = self._patches(batch), out.masking.mask[:, :, None]  # (B, L, V), (B, L, 1)
-        predicted = out.prediction.float()
+        predicted = self.everywhere(out, patches)
         if self.config.norm_pix_loss:
             mean, deviation = self._statistics(patches)
             predicted = predicted * deviation + mean
         shown = {"original": patches, "masked": patches * (1 - hidden), "reconstruction": torch.lerp(patches, predicted, hidden)}
         config = self.model.config
         return {name: unpatchify(p, config.patch_size, config.grid, config.in_chans) for name, p in shown.items()}
+
+    def everywhere(self, out: Reconstruction, patches: Tensor) -> Tensor:
+        """The prediction for every patch, (B, L, V); where the model gives none, the `patches` themselves."""
+        return out.prediction.float()
 
     def _patches(self, batch: Batch) -> Tensor:
         return patchify(self.model.input(batch), self.model.config.patch_size).float()

@@ -13,18 +13,18 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from modalities.common.folders import TEST_FOLDERS, TRAIN_FOLDER, labelled_subset, split, train_and_test
+from modalities.common.sources import Augmented
 from modalities.vision import digits
 from modalities.vision.augment import FinetuneAugment, PretrainAugment
-from modalities.vision.files import ImageMixture, is_table, open_images
+from modalities.vision.files import ImageMixture, open_images
 from modalities.vision.images import as_picture, read_image, to_tensor
 from modalities.vision.preprocess import ImagePreprocess
 from modalities.vision.raw import RawPictures, open_raw
-from modalities.vision.sources import TEST_FOLDERS, TRAIN_FOLDER, Augmented, ImageArray, ImageFolder, ImageSource
+from modalities.vision.sources import ImageArray, ImageSource
 from trainer.corrupt import SkipCorrupt, check_policy, read_quarantine
 from trainer.errors import ConfigError, DataError, did_you_mean
 from trainer.mixture import MixtureConfig
-from trainer.remote import scheme
-from trainer.shards import is_shards
 
 BUILT_IN = ("digits", "digits-cluttered")
 MAX_ERRORS = 100
@@ -109,7 +109,7 @@ class UnlabelledImages(ImageSet):
             for part in (source, source.held_out):
                 part.classes, part.labels = (), None
         else:
-            train, test = _train_and_test(self.path)
+            train, test = train_and_test(self.path, BUILT_IN)
             source = self._open(train, preprocess, labelled=False)
             if test is not None:
                 source.held_out = self._tolerant(self._open(test, preprocess, labelled=False))
@@ -164,7 +164,7 @@ class LabelledImages(ImageSet):
             train: ImageSource = built_in(self.path, "train", preprocess, self.scenes, 1)
             test: ImageSource = built_in(self.path, "test", preprocess, self.scenes, self.scenes.test_views)
         else:
-            train_path, test_path = _train_and_test(self.path)
+            train_path, test_path = train_and_test(self.path, BUILT_IN)
             test_path = self.test_path or test_path
             train = self._open(train_path, preprocess, classes=classes)
             if test_path is None:
@@ -206,38 +206,13 @@ def raw_parts(path: str, labelled: bool = True) -> dict[str, RawPictures]:
     """
     if path in BUILT_IN:
         raise ConfigError(f"{path!r} is built in: it consists of no files.")
-    train, _ = _train_and_test(path)
+    train, _ = train_and_test(path, BUILT_IN)
     if train == path:
         return {"": open_raw(path, labelled)}
     first = open_raw(train, labelled)
     others = [name for name in TEST_FOLDERS if (Path(path) / name).is_dir()]
     known = {"labelled": bool(first.classes), "classes": first.classes or None}
     return {TRAIN_FOLDER: first, **{name: open_raw(str(Path(path) / name), **known) for name in others}}
-
-
-def labelled_subset(source: ImageSource, per_class: int = 10, seed: int = 0) -> ImageSource:
-    """`per_class` samples of each class, in the order of the source; DataError when a class has fewer."""
-    by_class = _by_class(source)
-    short = {source.classes[c]: len(members) for c, members in by_class.items() if len(members) < per_class}
-    if short:
-        counts = ", ".join(f"{name}: {count}" for name, count in short.items())
-        raise DataError(
-            f"{per_class} labelled images per class were asked for, but {source.name} has fewer in {counts}. Ask for fewer or add images."
-        )
-    generator = torch.Generator().manual_seed(seed)
-    chosen = [members[i] for members in by_class.values() for i in torch.randperm(len(members), generator=generator)[:per_class].tolist()]
-    return source.take(sorted(chosen))
-
-
-def split(source: ImageSource, test_fraction: float, seed: int = 0) -> tuple[ImageSource, ImageSource]:
-    """A (train, test) split by class, each class with at least one sample in both; DataError when a class has only one."""
-    generator, test = torch.Generator().manual_seed(seed), set()
-    for label, members in _by_class(source).items():
-        if len(members) < 2:
-            raise DataError(f"Class {source.classes[label]!r} of {source.name} has {len(members)} image(s); a split needs at least 2.")
-        count = min(max(round(len(members) * test_fraction), 1), len(members) - 1)
-        test.update(members[i] for i in torch.randperm(len(members), generator=generator)[:count].tolist())
-    return source.take([i for i in range(len(source)) if i not in test]), source.take(sorted(test))
 
 
 def check_images(source: ImageSource, count: int = 16) -> None:
@@ -259,35 +234,6 @@ def pixel_statistics(source: ImageSource, limit: int = 1000) -> tuple[tuple[floa
 
 def _augmented(source: ImageSource, augment: Callable[[Any], Tensor] | None) -> ImageSource:
     return source if augment is None else Augmented(source, augment)
-
-
-def _by_class(source: ImageSource) -> dict[int, list[int]]:
-    """Label -> indices of its samples."""
-    if source.labels is None:
-        raise DataError(f"{source.name} has no labels. Expected one sub-folder per class.")
-    members: dict[int, list[int]] = {label: [] for label in range(len(source.classes))}
-    for index, label in enumerate(source.labels.tolist()):
-        members[label].append(index)
-    return members
-
-
-def _train_and_test(path: str) -> tuple[str, str | None]:
-    """What to train on: the path itself or the folder `train` in it; and, where there is one beside it, the folder to test on."""
-    if scheme(path) or is_shards(path) or (is_table(path) and Path(path).exists()):
-        return path, None
-    root = Path(path)
-    if not root.exists():
-        hint = did_you_mean(path, BUILT_IN)
-        raise DataError(f"{path} does not exist.{hint} Expected images (a folder, tars, a table), or one of the built-in sets: {', '.join(BUILT_IN)}.")
-    test = next((root / name for name in TEST_FOLDERS if (root / name).is_dir()), None)
-    if (root / TRAIN_FOLDER).is_dir():
-        return str(root / TRAIN_FOLDER), None if test is None else str(test)
-    if test is not None:  # else "training" and "val" would become two classes
-        raise DataError(
-            f"{root} has a folder {test.name!r} but no {TRAIN_FOLDER!r}. Rename the folder with the training images to "
-            f"{TRAIN_FOLDER!r}, or give data.path and data.test_path; if {test.name!r} is a class, put all classes into {TRAIN_FOLDER!r}."
-        )
-    return path, None
 
 
 def preprocess_for(data: ImageSet, input_size: tuple[int, int], channels: int) -> ImagePreprocess:

@@ -9,7 +9,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from modalities.vision.files import ENDINGS, LABEL, ImageTable, is_table
+from modalities.common.folders import is_table
+from modalities.common.sources import LABEL
+from modalities.vision.files import ENDINGS, ImageTable
 from modalities.vision.images import read_image, to_eight_bit, to_tensor
 from modalities.vision.pictures import contact_sheet
 from modalities.vision.preprocess import ImagePreprocess

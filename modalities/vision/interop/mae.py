@@ -7,7 +7,6 @@ be used and every tensor of the model must be filled; nothing is dropped or made
 """
 
 import dataclasses
-import itertools
 import logging
 import math
 import re
@@ -21,20 +20,16 @@ from timm.layers import Mlp
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from modalities import registry
-from modalities.common.loading import match, skeleton, told
+from modalities.common.interop import Fields, State, converted, ratio, stack_fields
+from modalities.common.loading import skeleton, told
 from modalities.common.model import Model
 from modalities.common.stored import Description
 from modalities.common.vit import ACTIVATIONS
 from modalities.vision.models.mae import MAE, MAEConfig
 from modalities.vision.models.vit import ViTClassifier, ViTClassifierConfig
-from trainer.config import from_dict
 from trainer.errors import CheckpointError, ModelError, did_you_mean, shorten
 
 log = logging.getLogger("zoo")
-
-State = dict[str, Tensor]
-Fields = dict[str, Any]
 
 HEADS = {192: 3, 384: 6, 512: 8, 768: 12, 1024: 16, 1152: 16, 1280: 16, 1408: 16}
 """Heads of the published ViT encoders by width (no common head width: huge has 80). Shapes do not tell them."""
@@ -172,21 +167,16 @@ def from_layout(state: State, config: Fields | None, layout: str, where: str = "
 
     Raises CheckpointError that lists missing, unknown and mis-shaped tensors in the file's own names.
     """
-    described = read(state, config, layout, where)
-    cls = registry.system_class(described.system)
-    model = skeleton(cls, from_dict(cls.config_class, described.fields, where), len(state), where)
-    stored = match(model, state, described.names, f"{where} does not fit a {described.system} in the {layout} layout.")
-    converted = {ours: _join([state[n] for n in names]) for ours, names in stored.items()}
-    return described.system, described.fields, described.objective, converted
+    return converted(state, read(state, config, layout, where), where)
 
 
 def to_layout(state: State, layout: str) -> State:
     """Tensors by our parameter names (a state, gradients) under the names of a layout."""
-    converted: State = {}
+    renamed: State = {}
     for ours, tensor in state.items():
         names = names_in(ours, layout)
-        converted.update(zip(names, tensor.chunk(len(names)) if len(names) > 1 else [tensor]))
-    return converted
+        renamed.update(zip(names, tensor.chunk(len(names)) if len(names) > 1 else [tensor]))
+    return renamed
 
 
 def names_in(ours: str, layout: str) -> tuple[str, ...]:
@@ -282,12 +272,7 @@ def _fields_of_shapes(state: Mapping[str, Tensor], layout: str, where: str, has_
         return tuple(state[names[ours]].shape)
 
     def stack(blocks: str, prefix: str) -> Fields:
-        # From vectors: a matrix that was transposed would give other sizes, and everything but itself would seem wrong.
-        width, hidden = shape(f"{blocks}.0.norm1.weight")[0], shape(f"{blocks}.0.mlp.fc1.bias")[0]
-        start = names[f"{blocks}.0.norm1.weight"].partition("0.")[0]
-        numbers = {name.removeprefix(start).partition(".")[0] for name in state if name.startswith(start)}
-        depth = next(n for n in itertools.count(1) if str(n) not in numbers)
-        return {f"{prefix}embed_dim": width, f"{prefix}depth": depth, f"{prefix}mlp_ratio": _ratio(hidden, width)}
+        return stack_fields(state, names[f"{blocks}.0.norm1.weight"], names[f"{blocks}.0.mlp.fc1.bias"], prefix)
 
     _, in_chans, *patch = shape("patch_embed.proj.weight")
     fields = {"patch_size": tuple(patch), "in_chans": in_chans, **stack("blocks", "")}
@@ -392,7 +377,7 @@ def _transformers_fields(config: Fields, shapes: Fields, where: str) -> Fields:
         if hidden is not None and f"{stack}embed_dim" in shapes:
             if not isinstance(hidden, int):
                 raise CheckpointError(f"{where}: {stack}intermediate_size in config.json must be a whole number, found {hidden!r}.")
-            fields[f"{stack}mlp_ratio"] = _ratio(hidden, shapes[f"{stack}embed_dim"])
+            fields[f"{stack}mlp_ratio"] = ratio(hidden, shapes[f"{stack}embed_dim"])
     return fields
 
 
@@ -424,16 +409,3 @@ def _head_fields(state: Mapping[str, Tensor], config: Fields, where: str) -> Fie
         "head": "probe" if probe else "linear",
         "num_classes": config.get("num_classes", 0 if head is None or head.ndim == 0 else head.shape[0]),
     }
-
-
-def _ratio(hidden: int, width: int) -> float:
-    """The mlp_ratio for which int(width * ratio) is exactly `hidden`, whatever the rounding."""
-    ratio = hidden / width
-    return ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)
-
-
-def _join(parts: list[Tensor]) -> Tensor:
-    """One tensor from query, key and value; a single one stays the same memory."""
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-

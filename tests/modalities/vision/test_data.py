@@ -10,9 +10,11 @@ from PIL import Image
 
 from modalities.vision import digits
 from modalities.vision.augment import FinetuneAugment, PretrainAugment
-from modalities.vision.data import LabelledImages, UnlabelledImages, built_in, check_images, labelled_subset, pixel_statistics, split
+from modalities.common.folders import labelled_subset, split
+from modalities.common.sources import Augmented
+from modalities.vision.data import LabelledImages, UnlabelledImages, built_in, check_images, pixel_statistics
 from modalities.vision.preprocess import ImagePreprocess
-from modalities.vision.sources import Augmented, ImageArray, ImageFolder
+from modalities.vision.sources import ImageArray, ImageFolder
 from trainer.config import from_dict, to_dict
 from trainer.corrupt import write_quarantine
 from trainer.data import Source, batches, ordered_batches
