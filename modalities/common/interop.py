@@ -2,16 +2,18 @@
 
 import itertools
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from modalities import registry
-from modalities.common.loading import match, skeleton
+from modalities.common.loading import match, skeleton, told
 from modalities.common.stored import Description
 from trainer.config import from_dict
+from trainer.errors import CheckpointError, shorten
 
 State = dict[str, Tensor]
 Fields = dict[str, Any]
@@ -50,3 +52,33 @@ def ratio(hidden: int, width: int) -> float:
 def join(parts: list[Tensor]) -> Tensor:
     """One tensor from query, key and value; a single one stays the same memory."""
     return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def require_telling(state: Mapping[str, Tensor], telling: Mapping[str, int], known: Collection[str], layout: str, where: str) -> None:
+    """CheckpointError unless the tensors that tell the size of a model are there, with as many axes as `telling` says, none of them empty.
+
+    `known`: every name of the layout, with 0 for its numbers; what the file holds beside them is named, too.
+    """
+    lists = {
+        "missing in the file": [name for name in telling if name not in state],
+        "other shape": [
+            f"{name} {tuple(state[name].shape)} instead of {axes} axes"
+            for name, axes in telling.items()
+            if name in state and (state[name].ndim != axes or 0 in state[name].shape)
+        ],
+    }
+    if any(lists.values()):
+        lists["not in the model"] = [name for name in state if re.sub(r"\d+", "0", name) not in known]
+        raise CheckpointError(f"{where} does not fit the {layout} layout; its size is told by these tensors, among others.\n{told(lists)}")
+
+
+def statistics_of_transformers(preprocessing: Any, where: str) -> Fields:
+    """Mean and deviation from the preprocessor_config.json of transformers. Its resizing is not taken over: that of
+    ViTMAE squashes every picture to a square, which MAE's training and evaluation did not."""
+    if preprocessing is None:
+        return {}
+    if not isinstance(preprocessing, dict):
+        raise CheckpointError(f"{where}: preprocessor_config.json must be a mapping, found {shorten(preprocessing)}.")
+    if preprocessing.get("do_normalize") is False:
+        raise CheckpointError(f"{where} was trained on pixels that are not normalised (do_normalize in preprocessor_config.json), which is not supported.")
+    return {ours: preprocessing[theirs] for ours, theirs in (("mean", "image_mean"), ("std", "image_std")) if theirs in preprocessing}

@@ -26,6 +26,8 @@ class VideoMAEConfig(VideoViTConfig, MaskedAutoencoderConfig):
     """Number of decoder blocks (paper, table 1a)."""
     decoder_num_heads: int = 6
     """Attention heads per decoder block."""
+    encoder_norm: bool = True
+    """Norm the output of the encoder (transformers' VideoMAEForPreTraining does not with use_mean_pooling, its default)."""
 
 
 class VideoMAE(VideoViT, MaskedAutoencoder):
@@ -38,6 +40,8 @@ class VideoMAE(VideoViT, MaskedAutoencoder):
     def __init__(self, config: VideoMAEConfig) -> None:
         super().__init__(config)
         width = config.decoder_embed_dim
+        if not config.encoder_norm:
+            self.norm = nn.Identity()
         self.decoder_embed = nn.Linear(config.embed_dim, width, bias=False)
         self.mask_token = nn.Parameter(torch.empty(1, 1, width))
         nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)

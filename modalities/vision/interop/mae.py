@@ -20,8 +20,8 @@ from timm.layers import Mlp
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from modalities.common.interop import Fields, State, converted, ratio, stack_fields
-from modalities.common.loading import skeleton, told
+from modalities.common.interop import Fields, State, converted, ratio, require_telling, stack_fields, statistics_of_transformers
+from modalities.common.loading import skeleton
 from modalities.common.model import Model
 from modalities.common.stored import Description
 from modalities.common.vit import ACTIVATIONS
@@ -128,7 +128,7 @@ def describe(meta: Mapping[str, Tensor], config: Fields | None, layout: str, whe
             known = ", ".join(_OFFICIAL)
             raise CheckpointError(f"{where}: config.json has {shorten(unknown[0])}, no argument of the official classes.{did_you_mean(unknown[0], _OFFICIAL)} They take {known}.")
     described = read(meta, config, layout, where)
-    changes = _transformers_statistics(preprocessing, where) if layout in TRANSFORMERS else (config or {}).get("preprocess", {})
+    changes = statistics_of_transformers(preprocessing, where) if layout in TRANSFORMERS else (config or {}).get("preprocess", {})
     return dataclasses.replace(described, preprocess=changes)
 
 
@@ -256,17 +256,7 @@ def _fields_of_shapes(state: Mapping[str, Tensor], layout: str, where: str, has_
     for blocks in ("blocks", "decoder_blocks")[: 1 + has_decoder]:
         telling |= {f"{blocks}.0.norm1.weight": 1, f"{blocks}.0.mlp.fc1.bias": 1}
     names = {ours: names_in(ours, layout)[0] for ours in telling}
-    lists = {
-        "missing in the file": [name for name in names.values() if name not in state],
-        "other shape": [
-            f"{name} {tuple(state[name].shape)} instead of {telling[ours]} axes"
-            for ours, name in names.items()
-            if name in state and (state[name].ndim != telling[ours] or 0 in state[name].shape)
-        ],
-    }
-    if any(lists.values()):
-        lists["not in the model"] = [name for name in state if re.sub(r"\d+", "0", name) not in _names_of(layout)]
-        raise CheckpointError(f"{where} does not fit the {layout} layout; its size is told by these tensors, among others.\n{told(lists)}")
+    require_telling(state, {names[ours]: axes for ours, axes in telling.items()}, _names_of(layout), layout, where)
 
     def shape(ours: str) -> tuple[int, ...]:
         return tuple(state[names[ours]].shape)
@@ -355,18 +345,6 @@ def _official_fields(config: Fields, where: str) -> Fields:
     if "mlp_ratio" in fields:
         fields["decoder_mlp_ratio"] = fields["mlp_ratio"]
     return fields
-
-
-def _transformers_statistics(preprocessing: Any, where: str) -> Fields:
-    """Mean and deviation from the preprocessor_config.json of transformers. Its resizing is not taken over: it squashes every picture
-    to a square, which MAE's training and evaluation did not."""
-    if preprocessing is None:
-        return {}
-    if not isinstance(preprocessing, dict):
-        raise CheckpointError(f"{where}: preprocessor_config.json must be a mapping, found {shorten(preprocessing)}.")
-    if preprocessing.get("do_normalize") is False:
-        raise CheckpointError(f"{where} was trained on pixels that are not normalised (do_normalize in preprocessor_config.json), which is not supported.")
-    return {ours: preprocessing[theirs] for ours, theirs in (("mean", "image_mean"), ("std", "image_std")) if theirs in preprocessing}
 
 
 def _transformers_fields(config: Fields, shapes: Fields, where: str) -> Fields:
