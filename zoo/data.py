@@ -1,5 +1,6 @@
 """`zoo pack` and `zoo data`: tars with an index out of any format, everything read once, a summary with pictures."""
 
+import importlib
 import statistics
 from collections import Counter
 from pathlib import Path
@@ -25,11 +26,11 @@ DRAWN = 32
 
 def pack(
     data: tyro.conf.Positional[str], /, to: Path, modality: str | None = None, unlabelled: bool = False, exclude: Path | None = None,
-    layout: tyro.conf.OmitArgPrefixes[PackConfig] = PackConfig(),
+    resize: int | None = None, layout: tyro.conf.OmitArgPrefixes[PackConfig] = PackConfig(),
 ) -> Path:  # fmt: skip
     """Pack data of any format into tars with an index, which are quick to copy and to read from a network.
 
-    Files are copied as they are. A folder with `train` and `val` gives both as sub-folders. After a stop, the same
+    Files are copied as they are, but folders of frames become video files. A folder with `train` and `val` gives both as sub-folders. After a stop, the same
     command goes on.
 
     Args:
@@ -38,9 +39,12 @@ def pack(
         modality: Which kind of data it is. Default: the only one that the data can be.
         unlabelled: Sub-folders are no classes.
         exclude: List of samples to leave out, as `zoo data check` writes it.
+        resize: Encode videos again, the shorter side of their frames so many pixels at most, so that clips are quick to read.
     """
     parts = _parts(data, modality, labelled=not unlabelled)
     listed = read_quarantine(exclude) if exclude else set()
+    if resize is not None:
+        parts = {part: _resized(raw, resize) for part, raw in parts.items()}
     for part, raw in parts.items():
         mine = {name.removeprefix(f"{part}/") for name in listed if name.startswith(f"{part}/")} if part else listed
         place = pack_samples(raw, to / part, layout, mine)
@@ -119,6 +123,14 @@ def _parts(path: str, modality: str | None, labelled: bool = True) -> dict[str, 
     if modality not in registry.MODALITIES:
         raise ConfigError(f"{modality!r} is no modality.{did_you_mean(modality, registry.MODALITIES)} Modalities: {', '.join(registry.MODALITIES)}.")
     return registry.load(f"modalities.{modality}.data:raw_parts")(path, labelled)
+
+
+def _resized(raw: RawData, side: int) -> RawData:
+    """The samples encoded again in another size, by their modality's own function. ConfigError when it has none."""
+    data = importlib.import_module(f"modalities.{raw.modality}.data")
+    if not hasattr(data, "resized"):
+        raise ConfigError(f"resize={side} is for videos; these are samples of {raw.modality}, which are packed as they are. Leave it out.")
+    return data.resized(raw, side)
 
 
 def _classes(raw: RawData) -> list[str]:

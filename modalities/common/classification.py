@@ -1,6 +1,8 @@
 """Supervised fine-tuning: cross-entropy with mixup, cutmix and label smoothing (He et al. 2021, appendix A.1, table 9)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from timm.data import Mixup
@@ -100,3 +102,14 @@ class BatchMixup(Mixup):
         """
         factor = self._mix_batch(x.flatten(1, -3))  # a view
         return x, mixup_target(target, self.num_classes, factor, self.label_smoothing)
+
+
+def described(logits: Tensor, files: Sequence[Path], names: Sequence[str]) -> str:
+    """What logits (B, classes) say of some files, in lines: at most five classes each, by their `names` or numbers."""
+    shares = logits.softmax(dim=1)
+    best = shares.topk(min(5, shares.shape[1]), dim=1)
+    names = names or tuple(map(str, range(shares.shape[1])))
+    return "\n".join(
+        f"{file}: " + ", ".join(f"{names[i]} {100 * share:.1f} %" for share, i in zip(values.tolist(), indices.tolist()))
+        for file, values, indices in zip(files, *best)
+    )

@@ -1,6 +1,7 @@
 """The objective of masked auto-encoding: mean squared error on the hidden patches (He et al. 2021, section 3.3)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -30,6 +31,9 @@ class MaskedReconstructionConfig:
 
 class MaskedReconstruction(Objective):
     """Loss = sum over hidden patches of their mean squared error / number of hidden patches in the batch."""
+
+    fill: ClassVar[float] = 0.0
+    """What hidden patches hold in the pictures of `reconstruct`."""
 
     def __init__(self, model: MaskedAutoencoder, config: MaskedReconstructionConfig) -> None:
         super().__init__()
@@ -66,7 +70,7 @@ class MaskedReconstruction(Objective):
 
     @torch.no_grad()
     def reconstruct(self, batch: Batch, noise: Tensor | None = None) -> dict[str, Tensor]:
-        """Inputs to look at, each shaped as the input: `original`, `masked` (hidden patches 0) and `reconstruction`.
+        """Inputs to look at, each shaped as the input: `original`, `masked` (hidden patches `fill`) and `reconstruction`.
 
         The reconstruction shows visible patches as they are. With norm_pix_loss, predicted patches get the
         true mean and deviation of the patch, which the model does not know: it is a picture, not a prediction.
@@ -77,7 +81,7 @@ class MaskedReconstruction(Objective):
         if self.config.norm_pix_loss:
             mean, deviation = self._statistics(patches)
             predicted = predicted * deviation + mean
-        shown = {"original": patches, "masked": patches * (1 - hidden), "reconstruction": torch.lerp(patches, predicted, hidden)}
+        shown = {"original": patches, "masked": patches * (1 - hidden) + self.fill * hidden, "reconstruction": torch.lerp(patches, predicted, hidden)}
         config = self.model.config
         return {name: unpatchify(p, config.patch_size, config.grid, config.in_chans) for name, p in shown.items()}
 

@@ -4,16 +4,18 @@ A sample is {key: the model's input} and, when the set has labels, "label": () i
 """
 
 import copy
+import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from modalities.common.folders import PARTS, class_names
+from trainer.corrupt import read_quarantine
 from trainer.decoders import decode
 from trainer.errors import DataError
 from trainer.order import Order, ShardShuffle, full_shuffle
@@ -23,6 +25,8 @@ from trainer.sources import FileTable
 
 LABEL = "label"
 """Column of a table with the class."""
+
+L = TypeVar("L", bound="LabelledSource")
 
 
 class Encoded(bytes):
@@ -270,3 +274,23 @@ def stem_of(path: str) -> str:
     place = Path(path if scheme(path) else Path(path).expanduser().resolve())
     name = place.parent.name if place.suffix == ".json" else place.name
     return name.partition("{")[0].partition(".")[0].rstrip("-_") or place.parent.name
+
+
+def some_of(source: LabelledSource, count: int) -> list[int]:
+    """The first, the last and `count` random indices, the same ones each time: what is read to see whether the data are sound."""
+    chosen = random.Random(0).sample(range(len(source)), min(count, len(source)))
+    return sorted({0, len(source) - 1, *chosen})
+
+
+def without_excluded(source: L, exclude: Path | str, path: Path | str, root: Path | str) -> L:
+    """The source at `path` without the samples of the list `exclude`, whose ids are as seen from `root`. What lies outside of `root` stays.
+
+    DataError when nothing of the list is there at all.
+    """
+    if Path(path) != Path(root) and Path(root) not in Path(path).parents:
+        return source
+    listed, folder = read_quarantine(exclude), Path(path).relative_to(root)
+    names = [(folder / source.id(i)).as_posix() for i in range(len(source))]
+    if listed and listed.isdisjoint(names) and not any((Path(root) / name).exists() for name in listed):
+        raise DataError(f"{exclude} leaves out {min(listed)!r}, and nothing that it names is in {root}. Is it the list of other data?")
+    return source.take([i for i, name in enumerate(names) if name not in listed])

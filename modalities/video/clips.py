@@ -17,7 +17,7 @@ from trainer.decoders import npy_header
 from trainer.errors import DataError
 from trainer.image_files import EXTENSIONS as IMAGES
 from trainer.image_files import opened
-from trainer.video_files import EXTENSIONS, VideoFile
+from trainer.video_files import VideoFile
 
 Choice = Callable[[int], np.ndarray]
 """Number of frames of a video -> the frames (clips, T) that are wanted."""
@@ -99,14 +99,19 @@ def _of_folder(folder: Path, choose: Choice, channels: int) -> list[Tensor]:
 
 
 def _of_array(array: np.ndarray, choose: Choice, channels: int, where: str) -> list[Tensor]:
-    """Clips of an array; every check of shape and type is here."""
+    array = array_frames(array, where)
+    return _grouped(lambda indices: array[indices], choose(len(array)), channels, where)
+
+
+def array_frames(array: np.ndarray, where: str) -> np.ndarray:
+    """An array as frames (T, H, W, C); every check of shape and type is here. DataError for any other."""
     array = array[..., None] if array.ndim == 3 else array
     if array.ndim != 4 or array.shape[3] not in (1, 3) or array.size == 0:
         hint = " It looks like (T, C, H, W): give a torch tensor, or use array.transpose(0, 2, 3, 1)." if array.ndim == 4 and array.shape[1] in (1, 3) else ""
         raise DataError(f"{where} has the shape {array.shape}; expected (frames, height, width) or (frames, height, width, channels) with 1 or 3 channels.{hint}")
     if array.dtype not in (np.uint8, bool) and not np.issubdtype(array.dtype, np.floating):
         raise DataError(f"{where} has the type {array.dtype}; expected uint8, bool, or floats in 0..1.")
-    return _grouped(lambda indices: array[indices], choose(len(array)), channels, where)
+    return array
 
 
 def _grouped(read: Callable[[list[int]], np.ndarray], wanted: np.ndarray, channels: int, where: str) -> list[Tensor]:
@@ -128,10 +133,3 @@ def _channels(frames: Tensor, channels: int, where: str) -> Tensor:
     if frames.shape[1] == channels:
         return frames.contiguous()
     return F.rgb_to_grayscale(frames) if channels == 1 else frames.expand(-1, 3, -1, -1).contiguous()
-
-
-def is_video(path: Path) -> bool:
-    """Whether a path names one video: a video file, an .npy file, or a folder of frames."""
-    if path.is_dir():
-        return any(file.suffix.lower() in IMAGES for file in path.iterdir() if not file.name.startswith("."))
-    return path.suffix.lower() in (*EXTENSIONS, ".npy")

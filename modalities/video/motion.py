@@ -41,9 +41,9 @@ class MotionConfig:
     """Frames of a clip."""
     speeds: tuple[float, float] = (0.75, 1.75)
     """Slow and fast."""
-    radius: tuple[float, float] = (2.0, 3.0)
+    radius: tuple[float, float] = (2.5, 3.5)
     """Smallest and largest half size of a shape."""
-    clutter: float = 0.5
+    clutter: float = 0.2
     """Strength of the still background (the shapes are at most 1)."""
     noise: float = 0.05
     """Standard deviation of the noise on every pixel of every frame."""

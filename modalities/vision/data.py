@@ -4,25 +4,24 @@ The batch keys of this modality: "image" (B, C, H, W) float32, normalised by `Im
 an index into the source's `classes`, when the set is labelled.
 """
 
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from modalities.common.folders import TEST_FOLDERS, TRAIN_FOLDER, labelled_subset, split, train_and_test
-from modalities.common.sources import Augmented
+from modalities.common.folders import labelled_subset, split, train_and_test
+from modalities.common.raw import RawSamples, parts_of
+from modalities.common.sources import Augmented, some_of, without_excluded
 from modalities.vision import digits
 from modalities.vision.augment import FinetuneAugment, PretrainAugment
 from modalities.vision.files import ImageMixture, open_images
 from modalities.vision.images import as_picture, read_image, to_tensor
 from modalities.vision.preprocess import ImagePreprocess
-from modalities.vision.raw import RawPictures, open_raw
+from modalities.vision.raw import open_raw
 from modalities.vision.sources import ImageArray, ImageSource
-from trainer.corrupt import SkipCorrupt, check_policy, read_quarantine
+from trainer.corrupt import SkipCorrupt, check_policy
 from trainer.errors import ConfigError, DataError, did_you_mean
 from trainer.mixture import MixtureConfig
 
@@ -61,13 +60,7 @@ class ImageSet:
     def _open(self, path: str, preprocess: ImagePreprocess, **options: Any) -> ImageSource:
         """The pictures of a path without those of `exclude`, whose ids are as seen from `self.path`."""
         source = open_images(path, preprocess, **options)
-        inside = Path(path) == Path(self.path) or Path(self.path) in Path(path).parents
-        if self.exclude and inside:
-            listed, folder = read_quarantine(self.exclude), Path(path).relative_to(self.path)
-            names = [(folder / source.id(i)).as_posix() for i in range(len(source))]
-            if listed and listed.isdisjoint(names) and not any((Path(self.path) / name).exists() for name in listed):
-                raise DataError(f"{self.exclude} leaves out {min(listed)!r}, and nothing that it names is in {self.path}. Is it the list of other data?")
-            source = source.take([i for i, name in enumerate(names) if name not in listed])
+        source = without_excluded(source, self.exclude, path, self.path) if self.exclude else source
         if self.on_error == "raise":
             check_images(source)
         return source
@@ -198,27 +191,14 @@ def built_in(
     return ImageArray(images, preprocess, labels, digits.CLASSES, name, about)
 
 
-def raw_parts(path: str, labelled: bool = True) -> dict[str, RawPictures]:
-    """What lies at a path or URL, in any format, as files: {"": everything}, or the parts of a folder by their names ("train", "val").
-
-    All parts number their classes as "train" does; without `labelled` sub-folders mean nothing. DataError when there is
-    nothing of a known format.
-    """
-    if path in BUILT_IN:
-        raise ConfigError(f"{path!r} is built in: it consists of no files.")
-    train, _ = train_and_test(path, BUILT_IN)
-    if train == path:
-        return {"": open_raw(path, labelled)}
-    first = open_raw(train, labelled)
-    others = [name for name in TEST_FOLDERS if (Path(path) / name).is_dir()]
-    known = {"labelled": bool(first.classes), "classes": first.classes or None}
-    return {TRAIN_FOLDER: first, **{name: open_raw(str(Path(path) / name), **known) for name in others}}
+def raw_parts(path: str, labelled: bool = True) -> dict[str, RawSamples]:
+    """What lies at a path or URL, in any format, as files: see `modalities.common.raw.parts_of`."""
+    return parts_of(path, labelled, BUILT_IN, "images", open_raw)
 
 
 def check_images(source: ImageSource, count: int = 16) -> None:
     """Read the first, the last and `count` random images, so that a bad folder is told about at once (DataError)."""
-    chosen = random.Random(0).sample(range(len(source)), min(count, len(source)))
-    for index in sorted({0, len(source) - 1, *chosen}):
+    for index in some_of(source, count):
         read_image(source.item(index), source.preprocess.channels)
 
 

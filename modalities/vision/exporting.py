@@ -3,8 +3,6 @@
 Weights are written under the names that are on the Hub for each class, so that older versions of the libraries read them as well.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +10,14 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from modalities.common.exporting import Export, Run
+from modalities.common.exporting import Export, Run, quiet, transformers_library
 from modalities.common.model import Model
 from modalities.common.vit import ViTEncoder
 from modalities.vision.interop.mae import Fields, State, to_layout, to_timm, to_transformers
 from modalities.vision.models.mae import MAE
 from modalities.vision.models.vit import ViTClassifier
 from modalities.vision.preprocess import ImagePreprocess
-from trainer.errors import MissingDependencyError, ModelError
+from trainer.errors import ModelError
 from trainer.files import write_json
 from trainer.weights import write_safetensors
 
@@ -101,10 +99,7 @@ def timm_export(model: Model, objective: Fields) -> Export:
 
 def transformers_export(model: Model, objective: Fields) -> Export:
     """For transformers' Auto classes: ViTMAE with its decoder, ViT where the class token is used, BEiT where the mean of the patches is."""
-    try:
-        import transformers
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError("transformers is not installed, and the export is checked by loading it there: pip install 'modality-zoo[transformers]'.") from error
+    transformers = transformers_library()
     if isinstance(model, MAE):
         state, config = to_transformers(model, objective)
         name, usage = "AutoModelForPreTraining", "AutoModel: the encoder alone; mask_ratio=0 shows it all patches"
@@ -125,7 +120,7 @@ def transformers_export(model: Model, objective: Fields) -> Export:
             write_json(folder / "preprocessor_config.json", _processor(preprocess))
 
     def load(folder: Path) -> Run:
-        with _quiet(transformers.logging):
+        with quiet(transformers.logging):
             theirs, report = getattr(transformers, name).from_pretrained(folder, output_loading_info=True, local_files_only=True, **options)
             encoder = transformers.AutoModel.from_pretrained(folder, mask_ratio=0.0, local_files_only=True) if isinstance(model, MAE) else None
         lacking = {key: sorted(map(str, value)) for key, value in report.items() if value}
@@ -257,20 +252,6 @@ def _processor(preprocess: ImagePreprocess) -> Fields:
         "image_mean": list(preprocess.mean),
         "image_std": list(preprocess.std),
     }
-
-
-@contextmanager
-def _quiet(logging: Any) -> Iterator[None]:
-    """Without the progress bars and remarks of transformers: what was loaded is checked here."""
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def _encoder(model: Model, place: str) -> Any:

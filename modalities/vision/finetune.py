@@ -16,13 +16,14 @@ from modalities import registry
 from modalities.common import pretrained
 from modalities.common.evaluation import ReportedEvaluator
 from modalities.common.run import Draw, ModelRecipe
+from modalities.common.sheets import spread
 from modalities.common.vit import ViTEncoder
 from modalities.vision.augment import FinetuneAugment
 from modalities.vision.data import BUILT_IN, ImageSource, LabelledImages, preprocess_for
 from modalities.vision.evaluation import supervised
 from modalities.vision.models.vit import ViTClassifier
 from modalities.vision.objectives.classification import Classification, ClassificationConfig
-from modalities.vision.pictures import contact_sheet, spread
+from modalities.vision.pictures import contact_sheet
 from trainer.errors import ConfigError, ModelError
 from trainer.optim import OptimConfig
 from trainer.recipe import TrainConfig

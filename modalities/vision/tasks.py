@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from modalities.common.classification import described
 from modalities.common.evaluation import FrozenFeatures, Judge, Row, results
 from modalities.common.model import Model
 from modalities.vision.data import LabelledImages, preprocess_for
@@ -62,13 +63,7 @@ def predict(model: Model, files: list[Path], to: Path | None) -> str:
     batch = model.preprocess([str(f) for f in files])
     if isinstance(model, ViTClassifier):
         with torch.inference_mode():
-            shares = model(batch).softmax(dim=1)  # (B, K)
-        best = shares.topk(min(5, shares.shape[1]), dim=1)
-        names = model.config.class_names or tuple(map(str, range(model.config.num_classes)))
-        return "\n".join(
-            f"{file}: " + ", ".join(f"{names[i]} {100 * share:.1f} %" for share, i in zip(values.tolist(), indices.tolist()))
-            for file, values, indices in zip(files, *best)
-        )
+            return described(model(batch), files, model.config.class_names)
     if not isinstance(model, MAE):
         raise ModelError(f"zoo predict does not know what to show for a {type(model).__name__}.")
     objective = MAEObjectiveConfig().build(model)

@@ -35,6 +35,8 @@ class VideoMAEObjectiveConfig(MaskedReconstructionConfig):
 class TubeletReconstruction(MaskedReconstruction):
     """Loss = mean squared error over the values of all hidden tubelets. Targets are pixels in 0..1, or normalised ones."""
 
+    fill = 0.5
+
     def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Scalar from prediction and target (B, M, V) of the hidden tubelets; every sample hides as many, so the mask is not needed."""
         return F.mse_loss(prediction.float(), target.float())

@@ -9,13 +9,14 @@ from modalities import registry
 from modalities.common.evaluation import ProbeConfig, ReportedEvaluator
 from modalities.common.reconstruction import MaskedReconstruction
 from modalities.common.run import Draw, ModelRecipe
+from modalities.common.sheets import spread
 from modalities.vision.augment import PretrainAugment
 from modalities.vision.data import ImageSource, LabelledImages, UnlabelledImages, preprocess_for
 from modalities.vision.digits import SceneConfig
 from modalities.vision.evaluation import probed, reconstructed
 from modalities.vision.models.mae import MAE, MAEConfig
 from modalities.vision.objectives.mae import MAEObjectiveConfig
-from modalities.vision.pictures import reconstruction_sheet, spread
+from modalities.vision.pictures import reconstruction_sheet
 from trainer.config import replace
 from trainer.optim import OptimConfig
 from trainer.randomness import seeded
