@@ -15,6 +15,9 @@ from trainer import config as settings
 from trainer.errors import ConfigError, DataError
 from trainer.objective import Batch
 
+LAST_NORM = r"norm\..*"
+"""The names of the encoder's last norm."""
+
 
 @dataclass(frozen=True)
 class ViTClassifierConfig(ViTConfig):
@@ -144,7 +147,7 @@ class ViTClassifier(ViTEncoder):
         if not isinstance(old, ViTClassifierConfig):
             unused.append(Rule(r"decoder_.*|mask_token", "only pre-training needs it"))
         if new.pool == "avg" and stored_pool != "avg":
-            unused.append(Rule(r"norm\..*", "pool='avg' norms the mean instead (fc_norm)"))
+            unused.append(Rule(LAST_NORM, "pool='avg' norms the mean instead (fc_norm)"))
             fresh.append(Rule(r"fc_norm\..*", "the norm of the mean, pool='avg'"))
         drop = new_head or new.num_classes == 0
         if drop and getattr(old, "num_classes", 0):

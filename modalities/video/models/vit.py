@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modalities.common import classifier
-from modalities.common.loading import Change
+from modalities.common.classifier import LAST_NORM
+from modalities.common.loading import Change, Rule
 from modalities.common.model import Model
 from modalities.common.positions import Layout, sincos_table
 from modalities.common.vit import ViTConfig, ViTEncoder
@@ -123,3 +124,17 @@ class VideoClassifier(VideoViT, classifier.ViTClassifier):
 
     def pooled(self, tokens: Tensor) -> Tensor:
         return self.head_drop(super().pooled(tokens))
+
+    @classmethod
+    def change_from(cls, source: type[Model], old: VideoViTConfig, new: VideoClassifierConfig, new_head: bool = False) -> Change:
+        """An encoder that does not norm its output (encoder_norm=False) leaves no norm behind, and gives none."""
+        change = super().change_from(source, old, new, new_head)
+        if getattr(old, "encoder_norm", True):
+            return change
+        fresh = (Rule(LAST_NORM, "the encoder had none"),) if new.pool == "token" else ()
+        return Change(change.adapted, (*change.new, *fresh), tuple(rule for rule in change.unused if rule.pattern != LAST_NORM))
+
+    def init_new(self, names: set[str]) -> None:
+        if any(name.startswith("norm.") for name in names):
+            self.norm = nn.LayerNorm(self.config.embed_dim, eps=self.config.norm_eps)
+        super().init_new(names)
