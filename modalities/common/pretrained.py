@@ -103,7 +103,7 @@ def recognise(meta: Mapping[str, Tensor], config: Any, where: str, preprocessing
     keys = ", ".join(shorten(name) for name in sorted(meta)[:5])
     raise CheckpointError(
         f"{where} is in no layout that the zoo knows (first tensors: {keys}). Expected a folder written by save_pretrained, "
-        "or a ViT-MAE checkpoint in the layout of the official code, transformers or timm, with its config.json."
+        "or a ViT-MAE or VideoMAE checkpoint in the layout of the official code, transformers or (images) timm, with its config.json."
     )
 
 

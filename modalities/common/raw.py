@@ -89,6 +89,10 @@ class RawSamples(ABC):
         """A member as errors name it."""
         return self.id(index)
 
+    def fits(self) -> bool:
+        """Whether the first sample has a file of the kind: yes, unless a format says otherwise."""
+        return True
+
     def problems(self) -> dict[str, str]:
         """What is wrong beside single samples: nothing, unless a format says otherwise."""
         return {}
@@ -223,6 +227,9 @@ class RawShards(RawSamples):
 
     def members(self, index: int) -> dict[str, bytes]:
         return self.shards.read(index)
+
+    def fits(self) -> bool:
+        return any(ending.rpartition(".")[2] in self.kind.endings for ending in self.shards.endings(0))
 
     def label(self, index: int) -> int | None:
         content = self.shards.read(index, ("cls",))

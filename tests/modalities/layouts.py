@@ -96,6 +96,13 @@ CASES = [
     Case("MAE, as transformers 5 writes it", fifth_spelling, "vision/mae", "transformers-5", "encoder complete 30/30; decoder complete 20/20", joined=6),
     Case("MAE, transformers in memory", memory_spelling, "vision/mae", "transformers-memory", "encoder complete 30/30; decoder complete 20/20", joined=6),
     Case("ViT, timm avg", of_timm("avg"), "vision/mae-vit", "timm", "encoder complete 28/28; norm of the mean complete 2/2; classification head complete 2/2"),
+    Case("VideoMAE, official", golden("video/videomae_official.safetensors"), "video/videomae", "official", "encoder complete 30/30; decoder complete 18/18"),
+    Case("VideoMAE, official fine-tuned", golden("video/videomae_finetune.safetensors"), "video/videomae-vit", "official",
+         "encoder complete 28/28; norm of the mean complete 2/2; classification head complete 2/2"),
+    Case("VideoMAE, transformers", golden("video/videomae_transformers.safetensors"), "video/videomae", "transformers",
+         "encoder complete 30/30; decoder complete 18/18", joined=3),
+    Case("VideoMAE, transformers fine-tuned", golden("video/videomae_transformers_cls.safetensors"), "video/videomae-vit", "transformers",
+         "encoder complete 28/28; norm of the mean complete 2/2; classification head complete 2/2", joined=2),
     Case("ViT, timm token", of_timm("token"), "vision/mae-vit", "timm", "encoder complete 30/30; classification head complete 2/2"),
 ]  # fmt: skip
 """Every layout of every system."""
