@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from trainer.decoders import npy_header
+from trainer.decoders import decode, npy_header
 from trainer.errors import DataError
 from trainer.image_files import EXTENSIONS as IMAGES
 from trainer.image_files import opened
@@ -21,6 +21,8 @@ from trainer.video_files import VideoFile
 
 Choice = Callable[[int], np.ndarray]
 """Number of frames of a video -> the frames (clips, T) that are wanted."""
+NPY = b"\x93NUMPY"
+"""How an npy file begins."""
 ROUNDING = 1e-3
 """How far outside 0..1 a float frame may lie."""
 
@@ -28,13 +30,15 @@ ROUNDING = 1e-3
 def as_clips(raw: Any, choose: Choice, channels: int, where: str | None = None) -> list[Tensor]:
     """The chosen clips of any single video, each (T, C, H, W) in `channels` (1 or 3) channels. The video is opened once.
 
-    `raw`: the path of a video file, of an .npy file or of a folder of frames; the content of a video file; an array (T, H, W) or
+    `raw`: the path of a video file, of an .npy file or of a folder of frames; the content of such a file; an array (T, H, W) or
     (T, H, W, C); a tensor (T, H, W) or (T, C, H, W). Arrays and tensors hold uint8, bool, or floats in 0..1. Raises DataError for anything else,
     and for a video without frames.
     """
     if isinstance(raw, (str, os.PathLike)):
         return _of_path(Path(raw), choose, channels)
     where = where or getattr(raw, "where", "the video")
+    if isinstance(raw, bytes) and raw.startswith(NPY):
+        raw = decode("npy", raw, where)
     if isinstance(raw, bytes):
         with VideoFile(raw, where) as video:
             return _grouped(video.frames, choose(video.count), channels, where)

@@ -11,9 +11,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from modalities.common.folders import labelled_subset, split, train_and_test
+from modalities.common.folders import train_and_test
 from modalities.common.raw import RawSamples, parts_of
 from modalities.common.sources import Augmented, some_of, without_excluded
+from modalities.common.splits import Splits
 from modalities.video.augment import FinetuneAugment, PretrainAugment
 from modalities.video.preprocess import VideoPreprocess
 from modalities.video.motion import CLASSES, LICENCE, SOURCE, MotionConfig, Part
@@ -115,28 +116,11 @@ class UnlabelledVideos(VideoSet):
 
 
 @dataclass(frozen=True)
-class LabelledVideos(VideoSet):
+class LabelledVideos(Splits, VideoSet):
     """Videos in classes for fine-tuning and evaluation: how they are divided, and changed at random in training."""
 
-    test_path: str | None = None
-    """Folder, shards or table with the test videos. Null: `val`, `valid`, `validation` or `test` beside `train`, else a split."""
-    test_fraction: float = 0.2
-    """Part of each class that is kept for testing when there is no test folder."""
-    split_seed: int = 0
-    """Decides that split."""
-    per_class: int | None = None
-    """Labelled videos per class to train on. Null: all."""
-    subset_seed: int = 0
-    """Decides which ones."""
     augment: FinetuneAugment = field(default_factory=FinetuneAugment)
     """Random changes in training."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.test_fraction < 1:
-            raise ConfigError(f"data.test_fraction must be between 0 and 1, found {self.test_fraction}.")
-        if self.per_class is not None and self.per_class < 1:
-            raise ConfigError(f"data.per_class must be at least 1 (or null for all), found {self.per_class}.")
 
     def build(self, preprocess: VideoPreprocess) -> tuple[VideoSource, VideoSource]:
         """(training set, test set); the first augmented and, with `per_class`, cut down. The second is held out from the first."""
@@ -159,16 +143,8 @@ class LabelledVideos(VideoSet):
             train: VideoSource = built_in("train", preprocess, self.motion)
             test: VideoSource = built_in("test", preprocess, self.motion)
         else:
-            train_path, test_path = train_and_test(self.path, BUILT_IN, "videos")
-            test_path = self.test_path or test_path
-            train = self._open(train_path, preprocess, classes=classes)
-            if test_path is None:
-                train, test = split(train, self.test_fraction, self.split_seed)
-            else:
-                test = self._open(test_path, preprocess, classes=train.classes)
-        if self.per_class is not None:
-            train = labelled_subset(train, self.per_class, self.subset_seed)
-        return train, test
+            train, test = self.divided(self.path, BUILT_IN, "videos", lambda path, known: self._open(path, preprocess, classes=known or classes))
+        return self.few(train), test
 
 
 class SeveralClips(Augmented):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from modalities.common import raw
 from modalities.common.raw import RawSamples
-from modalities.video.clips import array_frames, frame_files
+from modalities.video.clips import NPY, array_frames, frame_files
 from modalities.video.pictures import FRAMES, clip_sheet
 from modalities.video.preprocess import VideoPreprocess
 from modalities.video.sources import ENDINGS, VideoFolder, VideoTable
@@ -74,7 +74,7 @@ def resized(source: RawSamples, side: int) -> Resized:
 
 def frames_of(content: bytes, where: str) -> tuple[Iterator[np.ndarray], float]:
     """All frames (H, W, 3) uint8 of a video file or an npy file, and how many there are per second (0: unknown)."""
-    if container_of(content[:12]) is None and content.startswith(b"\x93NUMPY"):
+    if content.startswith(NPY):
         array = array_frames(decode("npy", content, where), where)
         array = array if array.dtype == np.uint8 else (array.astype(np.float32) * 255).round().clip(0, 255).astype(np.uint8)
         return iter(array if array.shape[3] == 3 else np.repeat(array, 3, axis=3)), 0.0
@@ -118,7 +118,7 @@ def _even(height: int, width: int, side: int | None) -> tuple[int, int]:
 
 def _look(content: bytes, where: str) -> tuple[str, tuple[int, ...]]:
     """Decode a whole video."""
-    if container_of(content[:12]) is None and content.startswith(b"\x93NUMPY"):
+    if content.startswith(NPY):
         array = array_frames(decode("npy", content, where), where)
         return f"npy {array.dtype}", array.shape[:3]
     with VideoFile(content, where) as video:
@@ -130,7 +130,7 @@ def _look(content: bytes, where: str) -> tuple[str, tuple[int, ...]]:
 def _picture(content: bytes, where: str) -> Tensor:
     """The middle of a few frames spread over a video, (3, T, SIDE, SIDE) in 0..1."""
     preprocess = VideoPreprocess(frames=FRAMES, stride=1, sampling="segment", size=(SIDE, SIDE), mean=(0.0,) * 3, std=(1.0,) * 3)
-    return preprocess.transform(decode("npy", content, where) if content.startswith(b"\x93NUMPY") else content, where)
+    return preprocess.transform(content, where)
 
 
 def _sheet(pictures: list[Tensor | None], captions: list[str] | None, path: Path, title: str) -> None:

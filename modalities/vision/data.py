@@ -11,9 +11,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from modalities.common.folders import labelled_subset, split, train_and_test
+from modalities.common.folders import train_and_test
 from modalities.common.raw import RawSamples, parts_of
 from modalities.common.sources import Augmented, some_of, without_excluded
+from modalities.common.splits import Splits
 from modalities.vision import digits
 from modalities.vision.augment import FinetuneAugment, PretrainAugment
 from modalities.vision.files import ImageMixture, open_images
@@ -110,28 +111,11 @@ class UnlabelledImages(ImageSet):
 
 
 @dataclass(frozen=True)
-class LabelledImages(ImageSet):
+class LabelledImages(Splits, ImageSet):
     """Pictures in classes for fine-tuning and evaluation: how they are divided, and changed at random in training."""
 
-    test_path: str | None = None
-    """Folder, shards or table with the test images. Null: `val`, `valid`, `validation` or `test` beside `train`, else a split."""
-    test_fraction: float = 0.2
-    """Part of each class that is kept for testing when there is no test folder."""
-    split_seed: int = 0
-    """Decides that split."""
-    per_class: int | None = None
-    """Labelled images per class to train on. Null: all."""
-    subset_seed: int = 0
-    """Decides which ones."""
     augment: FinetuneAugment = field(default_factory=FinetuneAugment)
     """Random changes in training."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.test_fraction < 1:
-            raise ConfigError(f"data.test_fraction must be between 0 and 1, found {self.test_fraction}.")
-        if self.per_class is not None and self.per_class < 1:
-            raise ConfigError(f"data.per_class must be at least 1 (or null for all), found {self.per_class}.")
 
     def build(self, preprocess: ImagePreprocess) -> tuple[ImageSource, ImageSource]:
         """(training set, test set); the first augmented and, with `per_class`, cut down. The second is held out from the first."""
@@ -157,16 +141,8 @@ class LabelledImages(ImageSet):
             train: ImageSource = built_in(self.path, "train", preprocess, self.scenes, 1)
             test: ImageSource = built_in(self.path, "test", preprocess, self.scenes, self.scenes.test_views)
         else:
-            train_path, test_path = train_and_test(self.path, BUILT_IN)
-            test_path = self.test_path or test_path
-            train = self._open(train_path, preprocess, classes=classes)
-            if test_path is None:
-                train, test = split(train, self.test_fraction, self.split_seed)
-            else:
-                test = self._open(test_path, preprocess, classes=train.classes)
-        if self.per_class is not None:
-            train = labelled_subset(train, self.per_class, self.subset_seed)
-        return train, test
+            train, test = self.divided(self.path, BUILT_IN, "images", lambda path, known: self._open(path, preprocess, classes=known or classes))
+        return self.few(train), test
 
 
 def built_in(

@@ -55,7 +55,7 @@ def moving(frames=20, height=24, width=32):
     """A white square that moves over a dark ground: (T, H, W, 3) uint8. The brightness of the ground says the number of the frame."""
     video = np.zeros((frames, height, width, 3), np.uint8)
     for i in range(frames):
-        video[i] = 4 * i
+        video[i] = 8 * (i % 31)
         video[i, 4:12, i % (width - 8) : i % (width - 8) + 8] = 255
     return video
 
