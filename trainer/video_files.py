@@ -5,6 +5,7 @@ numbered in the order in which they are shown, whatever their times; a reader de
 """
 
 import io
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -126,10 +127,9 @@ class VideoFile:
             for index in indices:
                 key = max((k for k in self._keys if k <= index), default=0)
                 if decoder is None or key > position + 1:
-                    self._container.seek(self._times[key], stream=self._stream)
-                    decoder = self._container.decode(self._stream)
+                    decoder = self._from(key)
                 for frame in decoder:
-                    time = frame.pts if frame.pts is not None else frame.dts
+                    time = _time(frame)
                     if time is not None and time >= self._times[index]:
                         yield frame.to_ndarray(format="rgb24")
                         position = index
@@ -140,6 +140,19 @@ class VideoFile:
             raise
         except Exception as error:
             raise DataError(f"{self.where} cannot be decoded near frame {position + 1} ({error}). Fetch it again or remove it.") from error
+
+    def _from(self, key: int) -> Iterator[Any]:
+        """The frames from a key frame on. Containers seek by other times than those of showing, so where one lands too late it goes back further."""
+        self._container.seek(self._times[key], stream=self._stream)
+        frames = self._container.decode(self._stream)
+        first = next(frames, None)
+        if first is not None and key > 0 and (_time(first) or 0) > self._times[key]:
+            return self._from(max((k for k in self._keys if k < key), default=0))
+        return itertools.chain([] if first is None else [first], frames)
+
+
+def _time(frame: Any) -> int | None:
+    return frame.pts if frame.pts is not None else frame.dts
 
 
 def container_of(head: bytes) -> str | None:
