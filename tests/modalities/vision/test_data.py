@@ -128,7 +128,7 @@ def test_labelled_subset(folder):
     part = labelled_subset(source, per_class=3, seed=0)
     assert part.labels.bincount().tolist() == [3, 3] and part.files == sorted(part.files)
     assert labelled_subset(source, 3, 0).files == part.files != labelled_subset(source, 3, 1).files
-    with pytest.raises(DataError, match="7 labelled images per class .* cat: 6, dog: 6"):
+    with pytest.raises(DataError, match="7 labelled samples per class .* cat: 6, dog: 6"):
         labelled_subset(source, 7)
     with pytest.raises(DataError, match="no labels"):
         labelled_subset(ImageFolder(folder, P, labelled=False), 2)
