@@ -89,11 +89,11 @@ class VideoFile:
         except Exception as error:  # on damage FFmpeg raises nearly anything
             raise DataError(f"{self.where} is a damaged or cut off {form} file ({error}). Fetch it again or remove it.") from error
         if not container.streams.video:
-            sound, empty = len(container.streams.audio), len(container.streams) == 0
+            sound = len(container.streams.audio)
             container.close()
-            if empty:
-                raise DataError(f"{self.where} is a damaged or cut off {form} file (nothing is in it). Fetch it again or remove it.")
-            raise DataError(f"{self.where} has no video in it{', only sound' if sound else ''}.")
+            if sound:
+                raise DataError(f"{self.where} has no video in it, only sound.")
+            raise DataError(f"{self.where} is a damaged or cut off {form} file (there is no video in it). Fetch it again or remove it.")
         self._stream = container.streams.video[0]
         context = self._stream.codec_context
         context.thread_count = 1  # the loader's workers are the parallel part

@@ -68,6 +68,7 @@ def write_video(path, frames, rate=10, codec=None, times=None, audio=False, gop=
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate)
         stream.height, stream.width, stream.pix_fmt, stream.gop_size = *frames[0].shape[:2], "yuv420p", gop
+        stream.bit_rate = 4_000_000
         for i, frame in enumerate(frames):
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
             picture.pts = i if times is None else times[i]

@@ -109,7 +109,7 @@ def test_packing_encodes_again_for_fast_seeking(tmp_path, capsys):
     folder.mkdir()
     for i, frame in enumerate(moving(5)):
         Image.fromarray(frame).save(folder / f"{i}.png")
-    assert main(["pack", str(tmp_path / "set"), "--to", str(tmp_path / "tars"), "--resize", "32"]) == 0
+    assert main(["pack", str(tmp_path / "set"), "--to", str(tmp_path / "tars"), "--resize", "32", "--modality", "video"]) == 0
     source = VideoShards(str(tmp_path / "tars"), PLAIN)
     assert source.labels.bincount().tolist() == [1, 2]
     with VideoFile(source.item(source.labels.tolist().index(0))) as video:
@@ -117,7 +117,7 @@ def test_packing_encodes_again_for_fast_seeking(tmp_path, capsys):
         assert video.count == 40 and frames.shape[1:3] == (32, 42) and len(video._keys) == 3
         assert [round(float(f[-2, 1].mean()) / 8) for f in frames] == [0, 5, 8]
     again = tmp_path / "again"
-    assert main(["pack", str(tmp_path / "set"), "--to", str(again), "--resize", "32"]) == 0
+    assert main(["pack", str(tmp_path / "set"), "--to", str(again), "--resize", "32", "--modality", "video"]) == 0
     assert (again / "shard-00000.tar").read_bytes() == (tmp_path / "tars" / "shard-00000.tar").read_bytes()
     assert main(["data", "check", str(tmp_path / "tars")]) == 0 and "3 mp4 h264" in capsys.readouterr().out
 
