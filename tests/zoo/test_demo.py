@@ -17,9 +17,10 @@ FEW = {"train.steps": 3, "train.batch_size": 16, "train.log_every": 1, "train.pi
 
 def test_the_demo_of_videos_runs_with_few_steps(tmp_path, monkeypatch, capsys):
     recipe = replace(registry.find_recipe(demo.DEMO.recipe), {**FEW, "data.motion": MotionConfig(samples=400, test_samples=100)})
-    short = dataclasses.replace(demo.DEMO, finetune=lambda *arguments: replace(demo.DEMO.finetune(*arguments), FEW))
+    whole = demo.DEMO
+    short = dataclasses.replace(whole, finetune=lambda *arguments: replace(whole.finetune(*arguments), FEW))
     monkeypatch.setattr(runner.registry, "find_recipe", lambda name: recipe)
-    monkeypatch.setattr(runner.registry, "load", lambda target: short)
+    monkeypatch.setattr(demo, "DEMO", short)
     monkeypatch.setattr(runner, "SEEDS", (0,))
     results = runner.run_demo("video", tmp_path / "d")
     assert results.keys() == {"probe", "knn", "finetune", "raw pixels", "one frame", "seconds"}
