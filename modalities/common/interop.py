@@ -1,6 +1,7 @@
 """What the layouts of other libraries have in common: sizes told by shapes, and tensors that are split or joined."""
 
 import itertools
+import logging
 import math
 import re
 from collections.abc import Collection, Mapping
@@ -14,6 +15,8 @@ from modalities.common.loading import match, skeleton, told
 from modalities.common.stored import Description
 from trainer.config import from_dict
 from trainer.errors import CheckpointError, shorten
+
+log = logging.getLogger("zoo")
 
 State = dict[str, Tensor]
 Fields = dict[str, Any]
@@ -82,3 +85,17 @@ def statistics_of_transformers(preprocessing: Any, where: str) -> Fields:
     if preprocessing.get("do_normalize") is False:
         raise CheckpointError(f"{where} was trained on pixels that are not normalised (do_normalize in preprocessor_config.json), which is not supported.")
     return {ours: preprocessing[theirs] for ours, theirs in (("mean", "image_mean"), ("std", "image_std")) if theirs in preprocessing}
+
+
+def settle_heads(fields: Fields, encoder: Mapping[int, int], decoder: Mapping[int, int], where: str) -> None:
+    """Fill in the published number of heads (width -> heads) where the config says none. CheckpointError for a width that is no published one."""
+    for width, heads, published in (("embed_dim", "num_heads", encoder), ("decoder_embed_dim", "decoder_num_heads", decoder)):
+        if width not in fields or heads in fields:
+            continue
+        if fields[width] not in published:
+            raise CheckpointError(
+                f"{where} does not say its number of attention heads, which no tensor shows, and {width}={fields[width]} is no published size "
+                f"({', '.join(map(str, published))}). Put {heads} into its config.json."
+            )
+        fields[heads] = published[fields[width]]
+        log.info("%s does not say %s; taking %d, as in the published model with %s=%d.", where, heads, fields[heads], width, fields[width])

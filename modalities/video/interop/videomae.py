@@ -6,7 +6,6 @@ values beside the joint matrix. transformers splits that matrix in three and has
 of the model must be filled.
 """
 
-import logging
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -14,15 +13,13 @@ from typing import Any
 
 from torch import Tensor
 
-from modalities.common.interop import Fields, State, converted, ratio, require_telling, stack_fields, statistics_of_transformers
+from modalities.common.interop import Fields, State, converted, ratio, require_telling, settle_heads, stack_fields, statistics_of_transformers
 from modalities.common.loading import skeleton
 from modalities.common.model import Model
 from modalities.common.stored import Description
 from modalities.video.models.videomae import VideoMAE, VideoMAEConfig
 from modalities.video.models.vit import VideoClassifier, VideoClassifierConfig
 from trainer.errors import CheckpointError, ModelError, did_you_mean, shorten
-
-log = logging.getLogger("zoo")
 
 HEADS = {384: 6, 768: 12, 1024: 16, 1280: 16}
 """Heads of the published encoders by width. Shapes do not tell them."""
@@ -111,7 +108,7 @@ def read(meta: Mapping[str, Tensor], config: Fields | None, layout: str, where: 
     decoder = any(name in meta for name in ("mask_token", "encoder_to_decoder.weight", "decoder.norm.weight", "decoder.head.weight"))
     fields = _fields_of_shapes(meta, layout, where, decoder)
     fields |= _stated(config, fields, layout, where, decoder)
-    _settle_heads(fields, where)
+    settle_heads(fields, HEADS, DECODER_HEADS, where)
     if decoder:
         system = VideoMAE.system
         fields["encoder_norm"] = names_in("norm.weight", layout, True)[0] in meta or (layout == "official" or not config.get("use_mean_pooling", True))
@@ -286,20 +283,6 @@ def _pair(config: Fields, names: tuple[str, ...], default: Any, where: str) -> t
     if len(pair) != 2 or not all(isinstance(side, int) for side in pair):
         raise CheckpointError(f"{where}: {names[0]} in its config must be one or two whole numbers, found {shorten(value)}.")
     return pair
-
-
-def _settle_heads(fields: Fields, where: str) -> None:
-    """Fill in the published number of heads where the config says none."""
-    for width, heads, published in (("embed_dim", "num_heads", HEADS), ("decoder_embed_dim", "decoder_num_heads", DECODER_HEADS)):
-        if width not in fields or heads in fields:
-            continue
-        if fields[width] not in published:
-            raise CheckpointError(
-                f"{where} does not say its number of attention heads, which no tensor shows, and {width}={fields[width]} is no published size "
-                f"({', '.join(map(str, published))}). Put {heads} into its config.json."
-            )
-        fields[heads] = published[fields[width]]
-        log.info("%s does not say %s; taking %d, as in the published model with %s=%d.", where, heads, fields[heads], width, fields[width])
 
 
 def _head_fields(state: Mapping[str, Tensor], config: Fields, layout: str) -> Fields:

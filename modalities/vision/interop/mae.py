@@ -7,7 +7,6 @@ be used and every tensor of the model must be filled; nothing is dropped or made
 """
 
 import dataclasses
-import logging
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -20,7 +19,7 @@ from timm.layers import Mlp
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from modalities.common.interop import Fields, State, converted, ratio, require_telling, stack_fields, statistics_of_transformers
+from modalities.common.interop import Fields, State, converted, ratio, require_telling, settle_heads, stack_fields, statistics_of_transformers
 from modalities.common.loading import skeleton
 from modalities.common.model import Model
 from modalities.common.stored import Description
@@ -28,8 +27,6 @@ from modalities.common.vit import ACTIVATIONS
 from modalities.vision.models.mae import MAE, MAEConfig
 from modalities.vision.models.vit import ViTClassifier, ViTClassifierConfig
 from trainer.errors import CheckpointError, ModelError, did_you_mean, shorten
-
-log = logging.getLogger("zoo")
 
 HEADS = {192: 3, 384: 6, 512: 8, 768: 12, 1024: 16, 1152: 16, 1280: 16, 1408: 16}
 """Heads of the published ViT encoders by width (no common head width: huge has 80). Shapes do not tell them."""
@@ -361,16 +358,7 @@ def _transformers_fields(config: Fields, shapes: Fields, where: str) -> Fields:
 
 def _settle(fields: Fields, where: str, table: str) -> None:
     """Fill in the published number of heads where the config says none, and ask for what cannot be known. `table`: the positions, for a message."""
-    for width, heads, published in (("embed_dim", "num_heads", HEADS), ("decoder_embed_dim", "decoder_num_heads", DECODER_HEADS)):
-        if width not in fields or heads in fields:
-            continue
-        if fields[width] not in published:
-            raise CheckpointError(
-                f"{where} does not say its number of attention heads, which no tensor shows, and {width}={fields[width]} is no published size "
-                f"({', '.join(map(str, published))}). Put {heads} into its config.json."
-            )
-        fields[heads] = published[fields[width]]
-        log.info("%s does not say %s; taking %d, as in the published model with %s=%d.", where, heads, fields[heads], width, fields[width])
+    settle_heads(fields, HEADS, DECODER_HEADS, where)
     if "input_size" not in fields:
         raise CheckpointError(f"{where} has a position table ({table}) that is no square grid, and no config.json that says its image size.")
 
