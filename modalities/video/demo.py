@@ -16,7 +16,7 @@ from modalities.video.recipes.videomae import videomae_tiny_motion
 from modalities.video.sources import VideoArray
 from trainer.randomness import seeded
 
-PER_CLASS = 20
+PER_CLASS = 10
 
 
 def labelled(data: UnlabelledVideos, seed: int) -> LabelledVideos:

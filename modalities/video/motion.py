@@ -43,9 +43,9 @@ class MotionConfig:
     """Slow and fast."""
     radius: tuple[float, float] = (2.5, 3.5)
     """Smallest and largest half size of a shape."""
-    clutter: float = 0.3
+    clutter: float = 0.1
     """Strength of the still background (the shapes are at most 1)."""
-    noise: float = 0.1
+    noise: float = 0.05
     """Standard deviation of the noise on every pixel of every frame."""
     samples: int = 8000
     """Clips of the train part."""
