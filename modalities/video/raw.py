@@ -4,6 +4,7 @@ import io
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -91,9 +92,16 @@ def _all(video: VideoFile) -> Iterator[np.ndarray]:
 def encode(frames: Iterator[np.ndarray], rate: float, where: str, side: int | None = None) -> bytes:
     """Frames (H, W, 3) uint8 of one size as an mp4 file, the shorter side shrunk to `side` if it is longer. DataError when there are none."""
     av = library("av", where)
+    try:
+        return _encoded(av, frames, rate, where, side)
+    except av.error.FFmpegError as error:  # an OSError, which would be taken for one of the disk
+        raise DataError(f"{where} cannot be encoded as mp4 ({error}).") from error
+
+
+def _encoded(av: ModuleType, frames: Iterator[np.ndarray], rate: float, where: str, side: int | None) -> bytes:
     file, stream, count = io.BytesIO(), None, 0
     # bit-exact and with one thread, so that packing twice gives the same bytes
-    with av.open(file, "w", format="mp4", options={"movflags": "+faststart", "fflags": "+bitexact"}) as container:
+    with av.open(file, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
         for frame in frames:
             if stream is None:
                 height, width = _even(*frame.shape[:2], side)
