@@ -32,6 +32,7 @@ class VideoFile:
     def __init__(self, source: str | os.PathLike | bytes, where: str | None = None) -> None:
         self.where = where or ("the video" if isinstance(source, bytes) else str(source))
         self._av = library("av", self.where)
+        self._shape: tuple[int, ...] | None = None
         self._file = io.BytesIO(source) if isinstance(source, bytes) else _open(Path(source), self.where)
         try:
             self._container = self._opened()
@@ -71,8 +72,9 @@ class VideoFile:
         found: list[np.ndarray] = []
         for index, frame in zip(indices, self._decoded(indices)):
             found.append(frame)
-            if frame.shape != found[0].shape:
-                (h, w), (height, width) = found[0].shape[:2], frame.shape[:2]
+            self._shape = self._shape or frame.shape
+            if frame.shape != self._shape:
+                (h, w), (height, width) = self._shape[:2], frame.shape[:2]
                 raise DataError(f"{self.where} changes its size from {w} x {h} to {width} x {height} pixels at frame {index}. Encode it again in one size.")
             if frame.nbytes * len(found) > limit:
                 raise DataError(f"{self.where} is longer than {limit:,} bytes of frames. Cut it into clips.")
