@@ -100,20 +100,12 @@ def encode(frames: Iterator[np.ndarray], rate: float, where: str, side: int | No
 
 def _encoded(av: ModuleType, frames: Iterator[np.ndarray], rate: float, where: str, side: int | None) -> bytes:
     file, stream, count = io.BytesIO(), None, 0
-<<<<<<< HEAD
     # bit-exact, with one thread and without macroblock trees (which read memory that nobody set), so that packing twice gives the same bytes
-=======
-    # bit-exact and with one thread, so that packing twice gives the same bytes
->>>>>>> video
     with av.open(file, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
         for frame in frames:
             if stream is None:
                 height, width = _even(*frame.shape[:2], side)
-<<<<<<< HEAD
                 options = {"crf": str(QUALITY), "preset": "veryfast", "threads": "1", "x264-params": "mbtree=0"}
-=======
-                options = {"crf": str(QUALITY), "preset": "veryfast", "threads": "1"}
->>>>>>> video
                 stream = container.add_stream("libx264", rate=max(round(rate), 1) if rate else RATE, options=options)
                 stream.width, stream.height, stream.pix_fmt, stream.gop_size = width, height, "yuv420p", KEYS
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24").reformat(width, height, interpolation="AREA" if side else "BICUBIC")
