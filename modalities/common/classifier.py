@@ -57,6 +57,15 @@ class Classifier:
         nn.init.zeros_(linear.bias)
         return nn.Sequential(nn.BatchNorm1d(width, affine=False, eps=1e-6), linear) if probe else linear
 
+    def linear_head(self) -> dict[str, Tensor]:
+        """`weight` and `bias` of the head as one linear layer; the batch norm of a probe, fixed after training, is put into it."""
+        if self.config.head != "probe":
+            return {name: tensor for name, tensor in self.head.state_dict().items()}
+        norm, linear = self.head
+        weight = linear.weight.detach().double() * (norm.running_var.double() + norm.eps).rsqrt()
+        bias = linear.bias.detach().double() - weight @ norm.running_mean.double()
+        return {"weight": weight.to(linear.weight.dtype), "bias": bias.to(linear.bias.dtype)}
+
     def freeze(self) -> None:
         """In a probe only the head trains; else everything, fixed tables included."""
         for name, parameter in self.named_parameters():

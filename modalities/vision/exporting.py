@@ -233,12 +233,8 @@ def _plain_head(model: Model) -> State:
     """The encoder and head under timm's names; the batch norm of a linear probe, fixed after training, is put into its linear layer."""
     if getattr(model.config, "head", "linear") != "probe":
         return to_timm(model)
-    norm, linear = model.head
-    scale = (norm.running_var.double() + norm.eps).rsqrt()
-    weight = linear.weight.detach().double() * scale
-    bias = linear.bias.detach().double() - weight @ norm.running_mean.double()
     kept = {k: v for k, v in model.state_dict().items() if not k.startswith("head.")}
-    return kept | {"head.weight": weight.to(linear.weight.dtype), "head.bias": bias.to(linear.bias.dtype)}
+    return kept | {f"head.{name}": tensor for name, tensor in model.linear_head().items()}
 
 
 def _processor(preprocess: ImagePreprocess) -> Fields:

@@ -89,12 +89,12 @@ def _spark(size: str, parameters: int, summary: str, **fields: Any) -> ModelEntr
 _CONVNEXT = {"block": "convnext", "densify_norm": "ln"}
 
 MODELS = [
-    _spark("tiny", 0, "SparK of our own size for tests and laptops: ConvNeXt, 96 x 96 RGB", input_size=(96, 96), depths=(1, 1, 2, 1), widths=(24, 48, 96, 192), decoder_width=64, **_CONVNEXT),
-    _spark("resnet50", 0, "SparK for ResNet-50 at 224"),
-    _spark("resnet101", 0, "SparK for ResNet-101 at 224", depths=(3, 4, 23, 3)),
-    _spark("resnet152", 0, "SparK for ResNet-152 at 224", depths=(3, 8, 36, 3)),
-    _spark("resnet200", 0, "SparK for ResNet-200 at 224", depths=(3, 24, 36, 3)),
-    _spark("convnext-small", 0, "SparK for ConvNeXt-S at 224", depths=(3, 3, 27, 3), widths=(96, 192, 384, 768), **_CONVNEXT),
-    _spark("convnext-base", 0, "SparK for ConvNeXt-B at 224", depths=(3, 3, 27, 3), widths=(128, 256, 512, 1024), **_CONVNEXT),
-    _spark("convnext-large", 0, "SparK for ConvNeXt-L at 224", depths=(3, 3, 27, 3), widths=(192, 384, 768, 1536), **_CONVNEXT),
+    _spark("tiny", 800_979, "SparK of our own size for tests and laptops: ConvNeXt, 96 x 96 grey", input_size=(96, 96), in_chans=1, depths=(1, 1, 2, 1), widths=(24, 48, 96, 192), decoder_width=64, **_CONVNEXT),
+    _spark("resnet50", 52_921_835, "SparK for ResNet-50 at 224"),
+    _spark("resnet101", 71_913_963, "SparK for ResNet-101 at 224", depths=(3, 4, 23, 3)),
+    _spark("resnet152", 87_557_611, "SparK for ResNet-152 at 224", depths=(3, 8, 36, 3)),
+    _spark("resnet200", 92_038_635, "SparK for ResNet-200 at 224", depths=(3, 24, 36, 3)),
+    _spark("convnext-small", 74_383_083, "SparK for ConvNeXt-S at 224", depths=(3, 3, 27, 3), widths=(96, 192, 384, 768), **_CONVNEXT),
+    _spark("convnext-base", 113_863_595, "SparK for ConvNeXt-B at 224", depths=(3, 3, 27, 3), widths=(128, 256, 512, 1024), **_CONVNEXT),
+    _spark("convnext-large", 224_083_755, "SparK for ConvNeXt-L at 224", depths=(3, 3, 27, 3), widths=(192, 384, 768, 1536), **_CONVNEXT),
 ]

@@ -12,6 +12,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.layers.activations import GELU
 from timm.models.convnext import ConvNeXt, ConvNeXtBlock
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
@@ -136,13 +137,18 @@ def to_backbone(model: ConvNet, layout: str = "timm") -> State:
 
 
 def to_timm(model: Model) -> State:
-    """The state dict of timm's ResNet or ConvNeXt. A ConvNeXt without norm gets one that changes nothing but what `embed` does as well."""
+    """The state dict of timm's ResNet or ConvNeXt.
+
+    The norm of a ConvNeXt that has none with weights gets ones and zeros, with which it does what `embed` does; the batch norm of a probe is
+    put into its linear layer.
+    """
     if not isinstance(model, ConvNet):
-        raise ModelError(f"timm's ResNet and ConvNeXt cannot hold a {type(model).__name__}.")
-    if getattr(model.config, "head", "linear") == "probe":
-        raise ModelError("timm's networks have no batch norm before their head, so a linear probe cannot be written in that layout.")
+        raise ModelError(f"timm's ResNet and ConvNeXt hold convolutional networks; this is a {type(model).__name__}.")
     family = "timm" if model.config.block == "convnext" else "resnet"
-    state = {name_in(name, family): tensor for name, tensor in model.state_dict().items() if name.startswith(("backbone.", "norm.", "head."))}
+    own = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(("backbone.", "norm."))}
+    if isinstance(model, ConvNetClassifier):
+        own |= {f"head.{name}": tensor for name, tensor in model.linear_head().items()}
+    state = {name_in(name, family): tensor for name, tensor in own.items()}
     if family == "timm" and "head.norm.weight" not in state:
         state |= {"head.norm.weight": torch.ones(model.config.embed_dim), "head.norm.bias": torch.zeros(model.config.embed_dim)}
     return state
@@ -260,6 +266,6 @@ def _difference_of_timm(architecture: str) -> str:
         return "" if plain and block.conv2.groups == 1 else "its blocks, norms, pools or activations are not those of the plain ResNet"
     if type(model) is ConvNeXt:
         block = model.stages[0].blocks[0]
-        gelu = isinstance(block, ConvNeXtBlock) and type(block.mlp.act) is nn.GELU and block.mlp.act.approximate == "none"
+        gelu = isinstance(block, ConvNeXtBlock) and type(block.mlp.act) in (nn.GELU, GELU) and getattr(block.mlp.act, "approximate", "none") == "none"
         return "" if gelu and block.norm.eps == NORM_EPS and not block.use_conv_mlp else "its blocks, norms or activations are not those of the plain ConvNeXt"
     return "its class is another one"

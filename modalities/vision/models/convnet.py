@@ -79,6 +79,11 @@ class ConvNetConfig:
         return self.input_size[0] // STRIDE, self.input_size[1] // STRIDE
 
     @property
+    def patch_size(self) -> tuple[int, int]:
+        """Pixels for one place of the last map, along each axis."""
+        return STRIDE, STRIDE
+
+    @property
     def stem(self) -> str:
         """Name of the convolution that reads the image, in timm."""
         return "stem.0" if self.block == "convnext" else "conv1"

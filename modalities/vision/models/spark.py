@@ -35,11 +35,6 @@ class SparKConfig(ConvNetConfig):
         if self.decoder_width < STRIDE or self.decoder_width % STRIDE:
             raise ConfigError(f"decoder_width is halved five times, so it must be a multiple of {STRIDE}, found {self.decoder_width}.")
 
-    @property
-    def patch_size(self) -> tuple[int, int]:
-        """Pixels of a place along each axis."""
-        return STRIDE, STRIDE
-
 
 @dataclass(frozen=True)
 class Pass:

@@ -70,6 +70,11 @@ class ViTClassifier(Classifier, ViTEncoder):
         return {"cls_token", "pos_embed"}
 
     @classmethod
+    def from_encoder(cls, encoder: Model, num_classes: int, pool: Literal["avg", "token"] = "avg", **changes: Any) -> "ViTClassifier":
+        """As `Classifier.from_encoder`, pooled as `pool` says."""
+        return super().from_encoder(encoder, num_classes, pool=pool, **changes)
+
+    @classmethod
     def for_task(cls, task: str, config: ViTConfig, num_outputs: int | None, changes: dict[str, Any]) -> ViTClassifierConfig:
         """As `Classifier.for_task`; a classifier stays pooled as it is, an encoder that had no head is pooled as MAE fine-tunes ("avg"), unless `changes` say otherwise."""
         if isinstance(config, ViTClassifierConfig) and config.num_classes > 0:
