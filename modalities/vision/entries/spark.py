@@ -12,6 +12,14 @@ CITATION = """@inproceedings{tian2023spark,
   year      = {2023}
 }"""
 
+RESNET = "He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, 2015, arXiv 1512.03385; and, of ConvNeXt: Liu, Mao, Wu, Feichtenhofer, Darrell, Xie: A ConvNet for the 2020s, 2022, arXiv 2201.03545"
+RESNET_CITATION = """@article{he2015resnet,
+  title   = {Deep Residual Learning for Image Recognition},
+  author  = {He, Kaiming and Zhang, Xiangyu and Ren, Shaoqing and Sun, Jian},
+  journal = {arXiv:1512.03385},
+  year    = {2015}
+}"""
+
 EXPORTS = {"timm": "modalities.vision.exporting_convnet:timm_export"}
 TASKS = {"classification": "vision/convnet-classifier"}
 
@@ -39,9 +47,10 @@ SYSTEMS = {
     "vision/convnet": SystemEntry(
         target="modalities.vision.models.convnet:ConvNet",
         title="convolutional backbone",
-        what="A ResNet or ConvNeXt without head, as a pre-training leaves it behind.",
-        paper=PAPER,
-        citation=CITATION,
+        what="A ResNet or ConvNeXt without head, as a pre-training leaves it behind: Selfie (picking the right patch, Trinh et al. 2019, arXiv 1906.02940, "
+        "which leaves the last stage untrained), LOOK (votes of nearest neighbours, Feng et al. 2022, arXiv 2110.06014), or SparK without its decoder.",
+        paper=RESNET,
+        citation=RESNET_CITATION,
         limits="Features are learned from the images of the training set only and carry their biases. Sides of images must be multiples of 32 pixels.",
         pipeline_tag="image-feature-extraction",
         tags=("cnn",),
@@ -54,8 +63,8 @@ SYSTEMS = {
         target="modalities.vision.models.convnet:ConvNetClassifier",
         title="convolutional classifier, fine-tuned from a pre-trained backbone",
         what="A ResNet or ConvNeXt with a linear head that was trained on labelled images.",
-        paper=PAPER,
-        citation=CITATION,
+        paper=RESNET,
+        citation=RESNET_CITATION,
         limits="It knows only the classes that it was trained on and gives one of them for any image. Its accuracy holds for images that "
         "look like its training set.",
         pipeline_tag="image-classification",
@@ -76,6 +85,7 @@ SYSTEMS = {
 
 SIZES = ("tiny", "resnet50", "resnet101", "resnet152", "resnet200", "convnext-small", "convnext-base", "convnext-large")
 RECIPES = {f"vision/spark-{size}": f"modalities.vision.recipes.spark:spark_{size.replace('-', '_')}" for size in SIZES}
+RECIPES |= {f"vision/{name}-{size}": f"modalities.vision.recipes.{name}:{name}_{size}" for name in ("selfie", "look") for size in ("tiny", "resnet50")}
 
 
 def _spark(size: str, parameters: int, summary: str, **fields: Any) -> ModelEntry:
@@ -86,6 +96,7 @@ def _spark(size: str, parameters: int, summary: str, **fields: Any) -> ModelEntr
     return ModelEntry(f"vision/spark-{size}", "vision/spark", summary, parameters, fields, official=official if size != "tiny" else ())
 
 
+_SMALL = {"input_size": (96, 96), "in_chans": 1, "block": "basic", "depths": (1, 1, 1, 1), "widths": (16, 32, 64, 128)}
 _CONVNEXT = {"block": "convnext", "densify_norm": "ln"}
 
 MODELS = [
@@ -97,4 +108,8 @@ MODELS = [
     _spark("convnext-small", 74_383_083, "SparK for ConvNeXt-S at 224", depths=(3, 3, 27, 3), widths=(96, 192, 384, 768), **_CONVNEXT),
     _spark("convnext-base", 113_863_595, "SparK for ConvNeXt-B at 224", depths=(3, 3, 27, 3), widths=(128, 256, 512, 1024), **_CONVNEXT),
     _spark("convnext-large", 224_083_755, "SparK for ConvNeXt-L at 224", depths=(3, 3, 27, 3), widths=(192, 384, 768, 1536), **_CONVNEXT),
+    ModelEntry("vision/selfie-tiny", "vision/convnet", "Selfie for a ResNet of our own size, 96 x 96 grey, for tests and laptops", 318_304, _SMALL),
+    ModelEntry("vision/selfie-resnet50", "vision/convnet", "Selfie for ResNet-50 at 224, patches of 32", 23_508_032),
+    ModelEntry("vision/look-tiny", "vision/convnet", "LOOK for a ResNet of our own size, 96 x 96 grey, for tests and laptops", 318_304, _SMALL),
+    ModelEntry("vision/look-resnet50", "vision/convnet", "LOOK for ResNet-50 at 224", 23_508_032),
 ]

@@ -6,9 +6,9 @@ layer to layer rather than kept in a global variable, so that blocks can be reco
 Letters: B batch, C channels, f x g the map of the deepest layer.
 """
 
-from torch import Tensor, nn
 from timm.models.convnext import ConvNeXt, ConvNeXtBlock, ConvNeXtStage
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
+from torch import Tensor, nn
 
 from trainer.errors import ModelError
 
@@ -116,13 +116,17 @@ class MaskedConvNeXtStage(ConvNeXtStage):
 class MaskedResNet(ResNet):
     """timm's plain ResNet, without head."""
 
-    def maps(self, x: Tensor, visible: Visible | None = None) -> list[Tensor]:
-        """Images (B, C, H, W) -> the maps of the four stages, at a 4th, 8th, 16th and 32nd of the size."""
+    def parts(self) -> list[nn.Module]:
+        """The four stages."""
+        return [self.layer1, self.layer2, self.layer3, self.layer4]
+
+    def maps(self, x: Tensor, visible: Visible | None = None, stages: int = 4) -> list[Tensor]:
+        """Images (B, C, H, W) -> the maps of the first `stages` stages, at a 4th, 8th, 16th and 32nd of the size."""
         x = self.conv1(x if visible is None else visible.keep(x))
         x = self.maxpool(self.act1(self.bn1(x) if visible is None else masked_norm(self.bn1, x, visible)))
         x = x if visible is None else visible.keep(x)
         found = []
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+        for stage in self.parts()[:stages]:
             for block in stage:
                 x = block(x, visible)
             found.append(x)
@@ -140,13 +144,17 @@ class MaskedConvNeXt(ConvNeXt):
             for block in stage.blocks:
                 block.__class__ = MaskedConvNeXtBlock
 
-    def maps(self, x: Tensor, visible: Visible | None = None) -> list[Tensor]:
-        """Images (B, C, H, W) -> the maps of the four stages, at a 4th, 8th, 16th and 32nd of the size."""
+    def parts(self) -> list[nn.Module]:
+        """The four stages."""
+        return list(self.stages)
+
+    def maps(self, x: Tensor, visible: Visible | None = None, stages: int = 4) -> list[Tensor]:
+        """Images (B, C, H, W) -> the maps of the first `stages` stages, at a 4th, 8th, 16th and 32nd of the size."""
         patches, norm = self.stem
         x = patches(x if visible is None else visible.keep(x))
         x = norm(x) if visible is None else masked_norm(norm, x, visible)
         found = []
-        for stage in self.stages:
+        for stage in self.parts()[:stages]:
             x = stage(x, visible)
             found.append(x)
         return found

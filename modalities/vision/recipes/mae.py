@@ -55,6 +55,11 @@ class MAERecipe(ModelRecipe):
         found: list[ReportedEvaluator] = []
         if source.held_out is not None:
             found.append(reconstructed(source.held_out, objective))
+        return found + self.probes(source)
+
+    def probes(self, source: ImageSource) -> list[ReportedEvaluator]:
+        """What `probe` asks for."""
+        found: list[ReportedEvaluator] = []
         if self.probe.path:
             scenes = self.data.scenes if self.probe.path == self.data.path else SceneConfig()
             data = LabelledImages(self.probe.path, scenes, per_class=self.probe.per_class)

@@ -136,7 +136,7 @@ def forward(model, image, active):
     """(maps, densified, image, loss, gradients by our names) the official way; the model's own decoder, whose layers are ordinary."""
     global MASK
     MASK = active
-    twin = converted(dense_twin(model))
+    twin = converted(dense_twin(model)).train(model.training)
     norms = [RowsFirst(norm) if not isinstance(norm, nn.Identity) else norm for norm in model.densify_norms]
     for norm in norms:
         norm.train(model.training)

@@ -182,6 +182,6 @@ def test_the_recipes_build(tmp_path):
     changes = {"data.path": str(pictures(tmp_path / "pictures")), "data.scenes": to_dict(SceneConfig())}
     tiny = replace(registry.find_recipe("vision/spark-tiny"), changes)
     source, objective = tiny.build()
-    assert objective.export().name == "vision/spark-tiny" and source.fetch([0])["image"].shape == (1, 1, 96, 96)
+    assert objective.export().name == "vision/spark-tiny" and source[0]["image"].shape == (1, 96, 96)
     tiny.draw(objective, source)(objective, tmp_path / "x.png", "title")
     assert (tmp_path / "x.png").stat().st_size > 1000
