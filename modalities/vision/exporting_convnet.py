@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import timm
-import torch
 from torch import Tensor
 
 from modalities.common.exporting import Export, Run
 from modalities.common.model import Model
+from modalities.vision.exporting import TIMM_NUMBERS, TIMM_USAGE, folded, no_preprocess, write_timm
 from modalities.vision.interop.spark import Fields, to_timm
 from modalities.vision.models.convnet import ConvNetClassifier
 from modalities.vision.preprocess import ImagePreprocess
@@ -41,14 +41,7 @@ def timm_export(model: Model, objective: Fields) -> Export:
     preprocess = model.preprocess if isinstance(model.preprocess, ImagePreprocess) else None
 
     def write(folder: Path) -> None:
-        with torch.device("meta"):
-            theirs = timm.create_model(architecture or NEAREST[c.block], **arguments)
-        theirs.load_state_dict(state, strict=True, assign=True)
-        data = {"input_size": (c.in_chans, *c.input_size)}
-        if preprocess is not None:
-            data |= {"mean": preprocess.mean, "std": preprocess.std, "interpolation": preprocess.interpolation, "crop_pct": preprocess.crop_pct}
-        names = {"label_names": list(c.class_names)} if classes and c.class_names else {}
-        timm.models.save_for_hf(theirs, folder, model_config=names, model_args=arguments, safe_serialization=True, data_config=data)
+        write_timm(folder, architecture or NEAREST[c.block], arguments, state, model)
 
     def load(folder: Path) -> Run:
         theirs = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
@@ -65,11 +58,7 @@ def timm_export(model: Model, objective: Fields) -> Export:
         "timm",
         write,
         load,
-        'import timm\n\nmodel = timm.create_model("local-dir:PLACE", pretrained=True).eval()  # hf-hub:NAMESPACE/NAME, once it is on the Hub\n'
-        "transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))",
+        TIMM_USAGE,
         tuple(f"the {part}, which only pre-training needs" for part in left_out),
-        (
-            *(("the batch norm before the head of the probe is part of its linear layer",) if getattr(c, "head", "") == "probe" else ()),
-            *(() if preprocess is not None else ("the preprocessing of this model is not part of it: timm's own numbers stand in config.json",)),
-        ),
+        (*folded(model), *no_preprocess(preprocess, TIMM_NUMBERS)),
     )

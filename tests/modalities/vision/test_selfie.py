@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from modalities import registry
+from modalities.common.run import run
+from modalities.vision.digits import SceneConfig
 from modalities.vision.models.convnet import ConvNet, ConvNetConfig
 from modalities.vision.objectives.selfie import Selfie, SelfieConfig
 from tests.modalities.vision.spark_reference import lively
 from tests.small import pictures
 from trainer.config import replace, to_dict
 from trainer.errors import ConfigError
-from modalities.common.run import run
-from modalities.vision.digits import SceneConfig
 
 SMALL = dict(input_size=64, block="basic", depths=(1, 1, 1, 1), widths=(8, 8, 16, 16))
 POOL = dict(patch_size=16, hidden=0.25, depth=1, heads=4, mlp=32, dropout=0.0)

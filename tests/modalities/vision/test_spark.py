@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import zoo
 from modalities import registry
 from modalities.common import pretrained
 from modalities.common.golden import Golden
@@ -18,6 +19,7 @@ from tests.modalities.vision.spark_reference import lively, write_golden
 from tests.modalities.vision.test_golden import largest_error
 from trainer.config import replace, to_dict
 from trainer.errors import CheckpointError, ConfigError, ModelError
+from zoo.converting import convert
 
 FILES = sorted((Path(__file__).parents[2] / "golden" / "vision").glob("spark_*.safetensors"))
 TINY = dict(input_size=64, depths=(1, 1, 1, 1), widths=(4, 4, 6, 6), decoder_width=32, block="basic")
@@ -153,6 +155,15 @@ def test_the_official_layout_goes_both_ways(name):
     assert unused.keys() == {("imn_m",), ("imn_s",)} and "does not use it" in unused["imn_m",]
     again = pretrained.from_tensors(back, None, "here")
     assert again.config == model.config and all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), model.state_dict().values()))
+
+
+def test_an_authors_file_is_converted(tmp_path):
+    """Weights under "module", with the arguments among them."""
+    golden = Golden.read(FILES[1])
+    torch.save({"module": {**golden.state, "config": {"mask_ratio": 0.6, "sbn": False}}, "epoch": 1600}, tmp_path / "resnet.pth")
+    model = zoo.from_pretrained(convert(tmp_path / "resnet.pth", layout="official", to=tmp_path / "m"))
+    assert model.licence == "mit" and model.config.channels == (8, 16, 16, 24) and model.config.input_size == (224, 224)
+    assert all(model.state_dict()[name].equal(tensor) for name, tensor in pretrained.from_tensors(golden.state, None, "here").state_dict().items())
 
 
 @pytest.mark.parametrize(
