@@ -12,7 +12,10 @@ CITATION = """@inproceedings{tian2023spark,
   year      = {2023}
 }"""
 
-RESNET = "He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, 2015, arXiv 1512.03385; and, of ConvNeXt: Liu, Mao, Wu, Feichtenhofer, Darrell, Xie: A ConvNet for the 2020s, 2022, arXiv 2201.03545"
+RESNET = (
+    "He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, 2015, arXiv 1512.03385; and, of ConvNeXt: Liu, Mao, Wu, Feichtenhofer, "
+    "Darrell, Xie: A ConvNet for the 2020s, 2022, arXiv 2201.03545"
+)
 RESNET_CITATION = """@article{he2015resnet,
   title   = {Deep Residual Learning for Image Recognition},
   author  = {He, Kaiming and Zhang, Xiangyu and Ren, Shaoqing and Sun, Jian},
@@ -100,7 +103,8 @@ _SMALL = {"input_size": (96, 96), "in_chans": 1, "block": "basic", "depths": (1,
 _CONVNEXT = {"block": "convnext", "densify_norm": "ln"}
 
 MODELS = [
-    _spark("tiny", 800_979, "SparK of our own size for tests and laptops: ConvNeXt, 96 x 96 grey", input_size=(96, 96), in_chans=1, depths=(1, 1, 2, 1), widths=(24, 48, 96, 192), decoder_width=64, **_CONVNEXT),
+    _spark("tiny", 800_979, "SparK of our own size for tests and laptops: ConvNeXt, 96 x 96 grey",
+           input_size=(96, 96), in_chans=1, depths=(1, 1, 2, 1), widths=(24, 48, 96, 192), decoder_width=64, **_CONVNEXT),
     _spark("resnet50", 52_921_835, "SparK for ResNet-50 at 224"),
     _spark("resnet101", 71_913_963, "SparK for ResNet-101 at 224", depths=(3, 4, 23, 3)),
     _spark("resnet152", 87_557_611, "SparK for ResNet-152 at 224", depths=(3, 8, 36, 3)),

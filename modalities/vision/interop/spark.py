@@ -40,7 +40,7 @@ ARGUMENTS = (
     "mask_ratio", "sbn", "hierarchy", "downsample_ratio", "drop_path_rate",
 )  # fmt: skip
 """Arguments of the official classes. Most only repeat what the tensors show."""
-TIMM_ARGUMENTS = ("num_classes", "in_chans", "layers", "channels", "depths", "dims", "drop_path_rate", "img_size")
+TIMM_ARGUMENTS = ("num_classes", "in_chans", "layers", "channels", "depths", "dims", "drop_path_rate", "global_pool")
 """Arguments of timm's networks with which they are still those of this project."""
 _OFFICIAL_CONVNEXT = (
     (r"stem\.(\d)\.", r"downsample_layers.0.\1."),
@@ -227,7 +227,7 @@ def _stated(config: Fields) -> Fields:
 
 def _input_size(meta: Mapping[str, Tensor], config: Fields, where: str) -> Any:
     """Size of the images: no weight depends on it. 224 where nothing says it."""
-    size = config.get("input_size", config.get("img_size"))
+    size = config.get("input_size")
     if size is None and "norm_black" in meta and meta["norm_black"].ndim == 4:
         size = tuple(meta["norm_black"].shape[2:])
     return 224 if size is None else tuple(size) if isinstance(size, list) else size
@@ -245,7 +245,10 @@ def _timm(config: Fields, where: str) -> tuple[Fields, Fields]:
     unknown = sorted(given.keys() - {*TIMM_ARGUMENTS})
     if unknown:
         raise CheckpointError(f"{where} was built with arguments of timm that this model does not have: {', '.join(map(shorten, unknown))}.")
-    arguments = {**{key: config[key] for key in ("num_classes",) if key in config}, **given}
+    pool = config.get("global_pool", given.get("global_pool", "avg"))
+    if pool != "avg":
+        raise CheckpointError(f"{where} pools its last map by {shorten(pool)} (global_pool), which this model cannot do. Expected avg.")
+    arguments = {**{key: config[key] for key in ("num_classes",) if key in config}, **{key: value for key, value in given.items() if key != "global_pool"}}
     size = cfg.get("input_size")
     if isinstance(size, list) and len(size) == 3:
         arguments.setdefault("input_size", size[1:])

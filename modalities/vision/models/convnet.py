@@ -6,7 +6,7 @@ Letters: B batch, C channels, D width of the last stage, h x w its map.
 
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from timm.models import group_parameters
 from torch import Tensor, nn
