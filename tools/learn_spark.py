@@ -24,8 +24,8 @@ PRETRAINED, SAME, BEST = "fine-tuned, pre-trained by SparK", "the same network a
 
 
 def learn(
-    seeds: tuple[int, ...] = (0, 1, 2), to: Path = Path("runs/learn-spark"), steps: int = 800, finetune_steps: int = 100, per_class: int = 10,
-    rates: tuple[float, ...] = (5e-4, 1e-3, 4e-3),
+    seeds: tuple[int, ...] = (0, 1, 2), to: Path = Path("runs/learn-spark"), steps: int = 800, finetune_steps: int = 300, per_class: int = 10,
+    rates: tuple[float, ...] = (1e-3, 4e-3),
 ) -> dict[str, list[float]]:  # fmt: skip
     """Run everything that is not yet done in the folder and print the table.
 
