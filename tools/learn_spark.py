@@ -49,7 +49,7 @@ def learn(
         values[PRETRAINED].append(_accuracy(tuned, to / f"tuned-{seed}"))
         values[SAME].append(_accuracy(scratch, to / f"scratch-{seed}"))
         others = [_accuracy(replace(scratch, {"train.optim.lr": rate}), to / f"scratch-{seed}-{rate:g}") for rate in rates]
-        values[BEST].append(max(values[SAME][-1], *others))
+        values[BEST].append(max([values[SAME][-1], *others]))
     print(f"{per_class} labels per class, {finetune_steps} steps; test accuracy in %, mean and deviation over {len(seeds)} seeds")
     for what, found in values.items():
         spread = f" +- {stdev(found):.1f}" if len(found) > 1 else ""
