@@ -117,6 +117,7 @@ class _Fetcher(Dataset):
             else:
                 batch = collated(self.source, list(self._samples(pairs, keys.tolist())))
             batch["sample_key"] = _row_keys(self.source, keys)
+            batch["sample_index"] = torch.tensor([index for _, index in pairs])
             return batch
         except ZooError as error:  # handed over as a value: a worker would wrap it in its own traceback text
             return error
@@ -141,7 +142,7 @@ class Stream:
         self.positions = positions_of(source, seed, self.total)
 
     def batches(self, first: int, workers: int | None = None, share: Share = Share()) -> Generator[Batch, None, None]:
-        """The micro-batches that this rank takes from step `first` to the end, each with `sample_key` (B,) int64.
+        """The micro-batches that this rank takes from step `first` to the end, each with `sample_key` (B,) int64 and, where it lies in the source, `sample_index` (B,).
 
         The same worker processes serve all epochs. Raises whatever ZooError a sample raises, DataError when the source cannot be read. (When a
         worker is killed, torch raises a RuntimeError from a signal handler, wherever the main thread happens to be.)
@@ -222,6 +223,7 @@ def ordered_batches(source: Source, batch_size: int) -> Iterator[Batch]:
         indices = list(range(start, min(start + batch_size, len(source))))
         batch = source.fetch(indices) if hasattr(source, "fetch") else collated(source, [source[i] for i in indices])
         batch["sample_key"] = _row_keys(source, sample_keys(0, [(0, i) for i in indices]))
+        batch["sample_index"] = torch.tensor(indices)
         yield batch
 
 

@@ -108,6 +108,17 @@ class FrozenFeatures:
         return result(self.test, self.task, "accuracy", percent(value), detail, "%")
 
 
+class Frozen(Objective):
+    """A model that is measured as it is, for evaluators that ask for nothing but `export`."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def export(self) -> Model:
+        return self.model
+
+
 @dataclass(frozen=True)
 class Judge:
     """One measured share that tells models of one kind apart: to choose among them (`zoo average`)."""

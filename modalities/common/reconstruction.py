@@ -37,6 +37,12 @@ class MaskedReconstruction(Objective):
 
     def __init__(self, model: MaskedAutoencoder, config: MaskedReconstructionConfig) -> None:
         super().__init__()
+        self.check(model, config)
+        self.model = model
+        self.config = config
+
+    def check(self, model: MaskedAutoencoder, config: MaskedReconstructionConfig) -> None:
+        """Raise ConfigError when the config asks for what this model cannot do."""
         length = model.patch_embed.length
         if model.visible_count(config.mask_ratio) == length:
             raise ConfigError(
@@ -45,8 +51,6 @@ class MaskedReconstruction(Objective):
             )
         if config.norm_pix_loss and model.patch_values < 2:
             raise ConfigError("norm_pix_loss needs patches of at least 2 values, found 1. Switch it off or use larger patches.")
-        self.model = model
-        self.config = config
 
     def target(self, batch: Batch) -> Tensor:
         """What the prediction is compared with, (B, L, V): the patches, normalised one by one if the config says so."""

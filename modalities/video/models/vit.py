@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modalities.common import classifier
-from modalities.common.classifier import LAST_NORM
+from modalities.common import vit_classifier
+from modalities.common.vit_classifier import LAST_NORM
 from modalities.common.loading import Change, Rule
 from modalities.common.model import Model
 from modalities.common.positions import Layout, sincos_table
@@ -90,7 +90,7 @@ class VideoViT(ViTEncoder):
 
 
 @dataclass(frozen=True)
-class VideoClassifierConfig(VideoViTConfig, classifier.ViTClassifierConfig):
+class VideoClassifierConfig(VideoViTConfig, vit_classifier.ViTClassifierConfig):
     """A ViT encoder for videos, the way to pool its tokens, and a linear head."""
 
     num_classes: int = 400
@@ -104,7 +104,7 @@ class VideoClassifierConfig(VideoViTConfig, classifier.ViTClassifierConfig):
             raise ConfigError(f"head_dropout is a rate from 0 up to but not 1, found {self.head_dropout}.")
 
 
-class VideoClassifier(VideoViT, classifier.ViTClassifier):
+class VideoClassifier(VideoViT, vit_classifier.ViTClassifier):
     """Input `video` (B, C, T, H, W) float, normalised as `preprocess` says; `forward` gives logits (B, num_classes).
 
     With pool "avg" the head reads the normed mean of all tokens. With "token" it reads the first one after `norm`, which is that of an

@@ -6,13 +6,13 @@ Computes what facebookresearch/mae@efb2a80 `models_vit.py:VisionTransformer` com
 
 from dataclasses import dataclass
 
-from modalities.common import classifier
+from modalities.common import vit_classifier
 from modalities.vision.preprocess import ImagePreprocess
 from trainer.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class ViTClassifierConfig(classifier.ViTClassifierConfig):
+class ViTClassifierConfig(vit_classifier.ViTClassifierConfig):
     """A ViT encoder for images (height, width), the way to pool its tokens, and a linear head."""
 
     def __post_init__(self) -> None:
@@ -21,7 +21,7 @@ class ViTClassifierConfig(classifier.ViTClassifierConfig):
             raise ConfigError("pool='token' needs class_token=True. Use pool='avg' for an encoder without class token.")
 
 
-class ViTClassifier(classifier.ViTClassifier):
+class ViTClassifier(vit_classifier.ViTClassifier):
     """Input `image` (B, C, H, W) float, normalised as `preprocess` says; `forward` gives logits (B, num_classes)."""
 
     system = "vision/mae-vit"
