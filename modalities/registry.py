@@ -14,7 +14,7 @@ from typing import Any
 
 from trainer.errors import MissingDependencyError, UnknownNameError, did_you_mean, shorten
 
-MODALITIES = ("vision",)
+MODALITIES = ("vision", "video")
 """Packages under `modalities/` that offer models. Adding a modality adds its name here, nothing else."""
 
 

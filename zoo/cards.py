@@ -257,9 +257,9 @@ def snippet(model: Model, where: str = FOLDER) -> str:
 
 def usage(model: Model) -> str:
     """Python lines that use a `model`."""
-    config = model.config
-    sizes = {"width": getattr(config, "embed_dim", None), "classes": getattr(config, "num_classes", 0)}
-    return entry_of(model).snippet.format(**sizes, tokens=model.pos_embed.shape[1] if hasattr(model, "pos_embed") else None)
+    config, table = model.config, getattr(model, "pos_embed", None)
+    sizes = {"width": getattr(config, "embed_dim", None), "classes": getattr(config, "num_classes", 0), "tokens": 0 if table is None else table.shape[1]}
+    return entry_of(model).snippet.format(**sizes)
 
 
 def describe_input(model: Model) -> str:

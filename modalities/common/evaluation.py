@@ -140,6 +140,17 @@ class MeanAUC:
         return result(self.source, self.task, "roc_auc", percent(value), f"mean over {which}", "%")
 
 
+class Frozen(Objective):
+    """A model that is measured as it is, for evaluators that ask for nothing but `export`."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def export(self) -> Model:
+        return self.model
+
+
 @dataclass(frozen=True)
 class Judge:
     """One measured share that tells models of one kind apart: to choose among them (`zoo average`)."""

@@ -2,26 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 
-import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from modalities.common.sheets import GAP, GREY, INK, TEXT, cell, font, new_sheet, resized, save_sheet, shortened
 from modalities.vision.preprocess import ImagePreprocess
 from trainer.errors import DataError
-from trainer.files import explain
-
-SMALLEST, LARGEST = 128, 256
-"""Sides of a picture on a sheet, in pixels: smaller ones are enlarged by a whole number, larger ones shrunk."""
-GAP = 10
-TEXT, TITLE = 14, 17
-GREY = 127
-FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
-"""Pillow's own font has ASCII only; class names have more, and captions have arrows."""
-INK, PAPER = (30, 30, 30), (255, 255, 255)
 
 
 def reconstruction_sheet(
@@ -43,15 +31,15 @@ def reconstruction_sheet(
     pixels = {label: _pixels(images[:count], preprocess) for label, images in rows.items()}
     if hidden is not None:
         pixels["masked"][hidden[:count].bool().any(dim=1).cpu().numpy()] = GREY
-    samples, height, width = len(pixels["original"]), *_cell(pixels["original"])
-    left = 2 * GAP + max(math.ceil(_font(TEXT).getlength(label)) for label in rows)
-    sheet, draw, top = _sheet(title, left + samples * (width + GAP), len(rows) * (height + GAP))
+    samples, height, width = len(pixels["original"]), *cell(pixels["original"])
+    left = 2 * GAP + max(math.ceil(font(TEXT).getlength(label)) for label in rows)
+    sheet, draw, top = new_sheet(title, left + samples * (width + GAP), len(rows) * (height + GAP))
     for row, (label, pictures) in enumerate(pixels.items()):
         y = top + row * (height + GAP)
-        draw.text((left - GAP, y + height // 2), label, INK, _font(TEXT), anchor="rm")
+        draw.text((left - GAP, y + height // 2), label, INK, font(TEXT), anchor="rm")
         for column, picture in enumerate(pictures):
-            sheet.paste(_resized(picture, height, width), (left + column * (width + GAP), y))
-    return _save(sheet, path)
+            sheet.paste(resized(picture, height, width), (left + column * (width + GAP), y))
+    return save_sheet(sheet, path)
 
 
 def contact_sheet(
@@ -66,21 +54,16 @@ def contact_sheet(
     pictures = _pixels(images, preprocess)
     if labels is not None and len(labels) != len(pictures):
         raise DataError(f"A contact sheet needs one caption per image, found {len(labels)} for {len(pictures)} images.")
-    height, width = _cell(pictures)
+    height, width = cell(pictures)
     columns = min(columns, len(pictures))
     pitch = height + GAP + (TEXT + GAP // 2 if labels is not None else 0)
-    sheet, draw, top = _sheet(title, GAP + columns * (width + GAP), math.ceil(len(pictures) / columns) * pitch)
+    sheet, draw, top = new_sheet(title, GAP + columns * (width + GAP), math.ceil(len(pictures) / columns) * pitch)
     for i, picture in enumerate(pictures):
         x, y = GAP + i % columns * (width + GAP), top + i // columns * pitch
-        sheet.paste(_resized(picture, height, width), (x, y))
+        sheet.paste(resized(picture, height, width), (x, y))
         if labels is not None:
-            draw.text((x + width // 2, y + height + 2), _shortened(str(labels[i]), width), INK, _font(TEXT), anchor="ma")
-    return _save(sheet, path)
-
-
-def spread(length: int, count: int) -> list[int]:
-    """`count` indices spread evenly over a range: which samples to show."""
-    return [i * length // min(count, length) for i in range(min(count, length))]
+            draw.text((x + width // 2, y + height + 2), shortened(str(labels[i]), width), INK, font(TEXT), anchor="ma")
+    return save_sheet(sheet, path)
 
 
 def _pixels(images: Tensor, preprocess: ImagePreprocess | None) -> np.ndarray:
@@ -91,61 +74,3 @@ def _pixels(images: Tensor, preprocess: ImagePreprocess | None) -> np.ndarray:
     images = images.clamp(0, 1) if preprocess is None else preprocess.denormalise(images)
     values = (images * 255).round().nan_to_num(GREY).byte()
     return values.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy().copy()
-
-
-def _cell(pictures: np.ndarray) -> tuple[int, int]:
-    """Height and width at which (B, h, w, 3) are drawn."""
-    height, width = pictures.shape[1:3]
-    zoom = max(1, math.ceil(SMALLEST / max(height, width)))  # whole: every pixel stays a sharp square
-    scale = min(zoom, LARGEST / max(height, width)) if zoom == 1 else zoom
-    return max(round(height * scale), 1), max(round(width * scale), 1)
-
-
-def _resized(picture: np.ndarray, height: int, width: int) -> Image.Image:
-    enlarged = height >= picture.shape[0]
-    return Image.fromarray(picture).resize((width, height), Image.Resampling.NEAREST if enlarged else Image.Resampling.LANCZOS)
-
-
-def _sheet(title: str, width: int, height: int) -> tuple[Image.Image, ImageDraw.ImageDraw, int]:
-    """An empty sheet for `width` x `height` pixels of content below a title; and where the content begins."""
-    lines = _wrapped(title, width - 2 * GAP)
-    top = GAP + len(lines) * (TITLE + 6) + (GAP if lines else 0)
-    sheet = Image.new("RGB", (width, top + height), PAPER)
-    draw = ImageDraw.Draw(sheet)
-    for i, line in enumerate(lines):
-        draw.text((width // 2, GAP + i * (TITLE + 6)), line, INK, _font(TITLE), anchor="ma")
-    return sheet, draw, top
-
-
-def _wrapped(text: str, width: int) -> list[str]:
-    """Words in lines of at most `width` pixels."""
-    lines: list[str] = []
-    for word in text.split():
-        if lines and _font(TITLE).getlength(f"{lines[-1]} {word}") <= width:
-            lines[-1] += f" {word}"
-        else:
-            lines.append(word)
-    return [_shortened(line, width, TITLE) for line in lines]
-
-
-def _shortened(text: str, width: int, size: int = TEXT) -> str:
-    """`text`, cut off with an ellipsis where it does not fit into `width` pixels."""
-    short = text
-    while short and _font(size).getlength(short if short == text else short + "...") > width:
-        short = short[:-1]
-    return short if short == text else short + "..."
-
-
-@cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(FONT, size)
-
-
-def _save(sheet: Image.Image, path: Path | str) -> Path:
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(path, format="PNG")
-    except OSError as error:
-        raise explain(error, path) from error
-    return path

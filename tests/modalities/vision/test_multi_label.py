@@ -157,7 +157,7 @@ def test_the_thorax_recipes_have_the_papers_numbers():
     tuned = default_recipe("vision/mae-small-thorax", preset="thorax")
     train, augment = tuned.train, tuned.data.augment
     assert (train.epochs, train.optim.base_lr, train.optim.layer_decay, tuned.drop_path, augment.auto_augment) == (75, 2.5e-4, 0.55, 0.2, "rand-m6-mstd0.5-inc1")
-    assert tuned.objective == ClassificationConfig.plain() and augment.erase_prob == 0 and tuned.pool == "avg"
+    assert tuned.objective == ClassificationConfig.plain() and augment.erase_prob == 0 and (tuned.head, tuned.pool) == ("linear", None)
     assert train.schedule.lr(10**5 - 1, 10**5, 1e-3, 1024) == pytest.approx(1e-3 * 1e-5 / 2.5e-4, rel=1e-3)
 
 
