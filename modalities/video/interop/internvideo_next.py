@@ -6,17 +6,17 @@ What the config does not say is read from the shapes; heads, which no shape show
 import math
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 from torch import Tensor
 
-from modalities.common.loading import told
+from modalities.common.interop import Fields, require_telling, stack_fields
+from modalities.common.loading import skeleton
 from modalities.common.model import Model
 from modalities.common.stored import Description
-from modalities.video.models.internvideo_next import InternVideoNext
+from modalities.video.models.internvideo_next import InternVideoNext, InternVideoNextConfig
 from trainer.errors import CheckpointError, ModelError, did_you_mean, shorten
-
-Fields = dict[str, Any]
 
 HEADS = {384: 6, 768: 12, 1024: 16, 1408: 16}
 """Heads of the published sizes by width. Shapes do not tell them."""
@@ -89,34 +89,19 @@ def to_official_config(model: Model) -> Fields:
 def _fields_of_shapes(meta: Mapping[str, Tensor], config: Fields, where: str) -> Fields:
     """Config fields that the shapes tell; of the size of the clips only as much as the config leaves open."""
     telling = {
-        "patch_embed.proj.weight": 5, "pos_embed": 3, "cls_token": 3, "blocks.0.norm1.weight": 1, "blocks.0.mlp.fc1.bias": 1,
+        "patch_embed.proj.weight": 5, "pos_embed": 3, "blocks.0.norm1.weight": 1, "blocks.0.mlp.fc1.bias": 1,
         "clip_projector.cross_attn.proj.bias": 1,
     }  # fmt: skip
-    lists = {
-        "missing in the file": [name for name in telling if name not in meta],
-        "other shape": [
-            f"{name} {tuple(meta[name].shape)} instead of {axes} axes"
-            for name, axes in telling.items()
-            if name in meta and (meta[name].ndim != axes or (0 in meta[name].shape and name != "cls_token"))
-        ],
-    }
-    if any(lists.values()):
-        lists["not in the model"] = [name for name in meta if not _PATTERN.fullmatch(name)]
-        raise CheckpointError(f"{where} does not fit the official layout; its size is told by these tensors, among others.\n{told(lists)}")
-    width, in_chans, *patch = meta["patch_embed.proj.weight"].shape
-    width = meta["blocks.0.norm1.weight"].shape[0]  # of a vector: a matrix that was transposed would give another size
-    hidden = meta["blocks.0.mlp.fc1.bias"].shape[0]
-    numbers = {name.split(".")[1] for name in meta if name.startswith("blocks.")}
-    depth = next(n for n in range(len(meta) + 1) if str(n) not in numbers)
-    names = [f"blocks.{n}." for n in range(depth)]
-    class_tokens = config.get("cls_token_num", meta["cls_token"].shape[1])
+    require_telling(meta, telling, _names(), "official", where)
+    _, in_chans, *patch = meta["patch_embed.proj.weight"].shape
+    stack = stack_fields(meta, "blocks.0.norm1.weight", "blocks.0.mlp.fc1.bias", "")
+    names = [f"blocks.{n}." for n in range(stack["depth"])]
+    class_tokens = config.get("cls_token_num", meta["cls_token"].shape[1] if "cls_token" in meta and meta["cls_token"].ndim == 3 else 4)
     return {
+        **stack,
         "input_size": _input_size(meta["pos_embed"].shape[1] - class_tokens, patch, config, where),
         "patch_size": tuple(patch),
         "in_chans": in_chans,
-        "embed_dim": width,
-        "depth": depth,
-        "mlp_ratio": _ratio(hidden, width),
         "qkv_bias": any(f"{n}attn.qkv.bias" in meta for n in names),
         "qk_norm": any(f"{n}attn.{x}_norm.weight" in meta for n in names for x in "qk"),
         "layer_scale": 1e-5 if any(f"{n}ls{i}.gamma" in meta for n in names for i in (1, 2)) else None,
@@ -125,12 +110,12 @@ def _fields_of_shapes(meta: Mapping[str, Tensor], config: Fields, where: str) ->
     }
 
 
-_PATTERN = re.compile(
-    r"cls_token|pos_embed|patch_embed\.(proj\.(weight|bias)|norm\.weight|norm_before\.weight)"
-    r"|blocks\.\d+\.(norm[12]\.weight|ls[12]\.gamma|attn\.(qkv\.(weight|bias)|proj\.(weight|bias)|[qk]_norm\.weight)|mlp\.fc[12]\.(weight|bias))"
-    r"|clip_projector\.(norm1_[qkv]\.(weight|bias)|cross_attn\.([qkv]\.weight|[qkv]_bias|proj\.(weight|bias)))"
-)
-"""The names of the layout."""
+@cache
+def _names() -> set[str]:
+    """Every tensor name of the layout, with 0 for its numbers."""
+    size = dict(input_size=(1, 2, 2), patch_size=(1, 2, 2), embed_dim=16, depth=1, num_heads=1, pool_heads=1)
+    model = skeleton(InternVideoNext, InternVideoNextConfig(**size, qkv_bias=True), 0, "official")
+    return {re.sub(r"\d+", "0", name) for name in model.state_dict()}
 
 
 def _input_size(patches: int, patch: list[int], config: Fields, where: str) -> tuple[int, int, int]:
@@ -151,9 +136,3 @@ def _input_size(patches: int, patch: list[int], config: Fields, where: str) -> t
         f"{where} has a position table for {patches} patches, which are no {frames} frames of {side} x {side} pixels in patches of {tuple(patch)}. "
         "Put img_size and num_frames into its config.json."
     )
-
-
-def _ratio(hidden: int, width: int) -> float:
-    """The mlp_ratio for which int(width * ratio) is exactly `hidden`, whatever the rounding."""
-    ratio = hidden / width
-    return ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)

@@ -20,6 +20,7 @@ from modalities.common.masking import gather_tokens
 from modalities.common.model import Model
 from modalities.common.patches import adapt_patch_embedding, grid_of, patchify
 from modalities.common.positions import sincos_1d, sincos_table
+from modalities.video.preprocess import VideoPreprocess
 from trainer.errors import ConfigError, DataError, ModelError
 from trainer.objective import Batch
 
@@ -215,6 +216,10 @@ class InternVideoNext(Model):
 
     def input_shape(self) -> tuple[int, ...]:
         return (self.config.in_chans, *self.config.input_size)
+
+    def default_preprocess(self) -> VideoPreprocess | None:
+        """ImageNet's statistics for RGB, -1..1 for grey; other channels have no usual ones."""
+        return VideoPreprocess.usual(self.config.input_size, self.config.in_chans)
 
     def size_multiple(self) -> tuple[int, ...]:
         return self.config.patch_size
