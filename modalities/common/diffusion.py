@@ -20,6 +20,8 @@ OFFSET = 0.008
 """Keeps the first steps of the cosine schedule from being too small."""
 LARGEST = 0.999
 """Largest variance that one step adds."""
+LEAST = 1e-3
+"""Share of a vector's variance from which samples are drawn."""
 FREQUENCIES = 256
 """Width of the code of the time."""
 
@@ -145,11 +147,15 @@ class ConditionalDiffusion(nn.Module):
 
     @torch.no_grad()
     def sample(self, condition: Tensor, steps: int = 50) -> Tensor:
-        """Vectors (N, V) drawn for conditions (N, Z), in `steps` of the STEPS steps, evenly chosen."""
+        """Vectors (N, V) drawn for conditions (N, Z), in `steps` of the STEPS steps, evenly chosen.
+
+        The first is one at which LEAST of the variance is left: before, the smallest error of the noise would become a huge one of the vector.
+        """
         if not 2 <= steps <= STEPS:
             raise ModelError(f"Samples are drawn in 2 to {STEPS} steps, found {steps}.")
-        times = torch.linspace(0, STEPS - 1, steps).round().long()
-        noising = Noising(cosine_signal()[times]).to(condition.device)
+        signal = cosine_signal()
+        times = torch.linspace(0, int((signal > LEAST).sum()) - 1, steps).round().long()
+        noising = Noising(signal[times]).to(condition.device)
         x = torch.randn(len(condition), self.values, device=condition.device)
         for index in reversed(range(steps)):
             time = torch.full_like(x[:, 0], index, dtype=torch.long)

@@ -74,9 +74,9 @@ def _official(size: str) -> tuple[str, ...]:
 
 
 MODELS = [
-    _encoder("tiny-motion", 1, "InternVideo-Next of our own size, 8 frames of 16 x 16 grey, patches of 2 x 4 x 4, for the built-in set of moving shapes", input_size=(8, 16, 16),
+    _encoder("tiny-motion", 223_264, "InternVideo-Next of our own size, 8 frames of 16 x 16 grey, patches of 2 x 4 x 4, for the built-in set of moving shapes", input_size=(8, 16, 16),
              patch_size=(2, 4, 4), in_chans=1, embed_dim=64, depth=4, num_heads=4, layer_scale=0.1, class_tokens=2, pool_heads=4, pool_dim=64),
-    _encoder("base", 1, "InternVideo-Next ViT-B/14, 16 frames of 224"),
-    _encoder("large", 1, "InternVideo-Next ViT-L/14, 16 frames of 224", embed_dim=1024, depth=24, num_heads=16),
-    _encoder("1b", 1, "InternVideo-Next of 1 billion parameters, 16 frames of 224 in patches of 14", embed_dim=1408, depth=40, mlp_ratio=48 / 11, num_heads=16),
+    _encoder("base", 91_017_804, "InternVideo-Next ViT-B/14, 16 frames of 224"),
+    _encoder("large", 311_034_188, "InternVideo-Next ViT-L/14, 16 frames of 224", embed_dim=1024, depth=24, num_heads=16),
+    _encoder("1b", 1_023_602_636, "InternVideo-Next of 1 billion parameters, 16 frames of 224 in patches of 14", embed_dim=1408, depth=40, mlp_ratio=48 / 11, num_heads=16),
 ]  # fmt: skip

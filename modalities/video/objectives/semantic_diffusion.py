@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from modalities.common.diffusion import ConditionalDiffusion
 from modalities.common.masking import gather_tokens, keep_count
-from modalities.common.patches import patchify
+from modalities.common.patches import patchify, unpatchify
 from modalities.video.models.image_teacher import ImageTeacher, Seen, open_teacher
 from modalities.video.models.internvideo_next import InternVideoNext, resized_table, space_time_table
 from modalities.video.models.predictor import Head, Predictor, PredictorConfig, alignment
@@ -140,6 +140,26 @@ class SemanticDiffusion(Objective):
         """The patches of the normalised clip, (B, L, V), each with the channel first, then frame, row, column."""
         channels = self.model.config.in_chans
         return patchify(video, self.model.config.patch_size).unflatten(2, (-1, channels)).transpose(2, 3).flatten(2)
+
+    @torch.no_grad()
+    def reconstruct(self, batch: Batch, noise: Tensor | None = None) -> dict[str, Tensor]:
+        """Clips to look at, each shaped as the input: `original`, `masked` (hidden patches 0) and `reconstruction`, where hidden patches are drawn from
+        the diffusion model in 50 steps. `noise` (B,) int64 replaces the sample keys that decide what is hidden.
+        """
+        video = self.model.input(batch)
+        grid, config = self.model.grid(video), self.model.config
+        seen = self.teacher.on(video.device)(video, self.model.preprocess, grid, self.teacher_layers)
+        visible, hidden = self.places(seen.attention, keys_of(batch, video) if noise is None else noise)
+        said = gather_tokens(self.predictor(self.model.encode(video, visible)[0], visible, grid), hidden)
+        drawn = self.diffusion.sample(said.flatten(0, 1).float()).unflatten(0, hidden.shape)
+        pixels = self.pixels(video)
+        places = hidden[:, :, None].expand_as(drawn)
+        shown = {"original": pixels, "masked": pixels.scatter(1, places, 0.0), "reconstruction": pixels.scatter(1, places, drawn)}
+        return {name: unpatchify(self._channel_last(p), config.patch_size, grid, config.in_chans) for name, p in shown.items()}
+
+    def _channel_last(self, pixels: Tensor) -> Tensor:
+        """The reverse of the order of `pixels`, that of `patchify`."""
+        return pixels.unflatten(2, (self.model.config.in_chans, -1)).transpose(2, 3).flatten(2)
 
     def no_weight_decay(self) -> set[str]:
         return {"middle_pos_embed"}
