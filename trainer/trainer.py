@@ -149,7 +149,7 @@ class Trainer:
         self.model.train()
         while self.step < self.steps:
             lr = self._set_lr()
-            step_losses.begin(self.plan.batch_size(self.step))
+            step_losses.begin(self.plan.batch_size(self.step) * getattr(self.source, "rows", 1))
             self.guard.begin()
             for part in range(config.accumulate):
                 batch = self._next(stream)

@@ -4,16 +4,21 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from modalities.common import pretrained
 from modalities.common.golden import Golden, pick
-from modalities.video.models.internvideo_next import space_time_table
+from modalities.common.interop import converted
+from modalities.video.interop import internvideo_next as interop
+from modalities.video.models.internvideo_next import InternVideoNext, InternVideoNextConfig, space_time_table
+from trainer.config import from_dict
 
 DEFAULTS = {"num_heads": 16, "attn_pool_num_heads": 16, "img_size": 224, "num_frames": 16, "cls_token_num": 4}
 """What the class behind the files takes when their config does not say it and no shape shows it."""
 
 
 def _encoder(golden: Golden) -> dict[str, Tensor]:
-    model = pretrained.from_tensors(golden.state, {**DEFAULTS, **golden.config}, str(golden.path), golden.layout)
+    where = str(golden.path)
+    described = interop.describe(golden.state, {**DEFAULTS, **golden.config}, golden.layout, where)
+    _, fields, _, state = converted(golden.state, described, where)
+    model = InternVideoNext.from_state(from_dict(InternVideoNextConfig, fields, where), state, where)
     video, config = golden.input("video"), model.config
     tokens = model.encode(video)[0]
     frames = model.grid(video)[0]

@@ -143,19 +143,21 @@ class SemanticDiffusion(Objective):
 
     @torch.no_grad()
     def reconstruct(self, batch: Batch, noise: Tensor | None = None) -> dict[str, Tensor]:
-        """Clips to look at, each shaped as the input: `original`, `masked` (hidden patches 0) and `reconstruction`, where hidden patches are drawn from
-        the diffusion model in 50 steps. `noise` (B,) int64 replaces the sample keys that decide what is hidden.
+        """Clips to look at, (B, C, T, H, W) with pixels in 0..1: `original`, `masked` (hidden patches 0) and `reconstruction`, whose hidden patches are
+        drawn from the diffusion model in 50 steps. `noise` (B,) int64 replaces the sample keys that decide what is hidden.
         """
-        video = self.model.input(batch)
-        grid, config = self.model.grid(video), self.model.config
-        seen = self.teacher.on(video.device)(video, self.model.preprocess, grid, self.teacher_layers)
+        video, preprocess, config = self.model.input(batch), self.model.preprocess, self.model.config
+        grid = self.model.grid(video)
+        seen = self.teacher.on(video.device)(video, preprocess, grid, self.teacher_layers)
         visible, hidden = self.places(seen.attention, keys_of(batch, video) if noise is None else noise)
         said = gather_tokens(self.predictor(self.model.encode(video, visible)[0], visible, grid), hidden)
         drawn = self.diffusion.sample(said.flatten(0, 1).float()).unflatten(0, hidden.shape)
-        pixels = self.pixels(video)
         places = hidden[:, :, None].expand_as(drawn)
-        shown = {"original": pixels, "masked": pixels.scatter(1, places, 0.0), "reconstruction": pixels.scatter(1, places, drawn)}
-        return {name: unpatchify(self._channel_last(p), config.patch_size, grid, config.in_chans) for name, p in shown.items()}
+        patches = self.pixels(video)
+        filled = unpatchify(self._channel_last(patches.scatter(1, places, drawn)), config.patch_size, grid, config.in_chans)
+        seen_ones = unpatchify(torch.ones_like(patches).scatter(1, places, 0.0), config.patch_size, grid, config.in_chans)
+        original = preprocess.pixels(video)
+        return {"original": original, "masked": original * seen_ones, "reconstruction": preprocess.pixels(filled)}
 
     def _channel_last(self, pixels: Tensor) -> Tensor:
         """The reverse of the order of `pixels`, that of `patchify`."""
