@@ -125,7 +125,9 @@ def open_teacher(name: str) -> ImageTeacher:
 def timm_teacher(network: nn.Module, name: str) -> ImageTeacher:
     """A vision transformer of timm as a teacher, with the preprocessing that timm stores."""
     found = resolve_model_data_config(network)
-    return ImageTeacher(network, found["input_size"][1:], found["mean"], found["std"], getattr(network, "num_prefix_tokens", 0), name)
+    if not hasattr(network, "patch_embed") or not hasattr(network, "num_prefix_tokens"):
+        raise ModelError(f"{name} is a {type(network).__name__}, no vision transformer of patches. Choose a plain one.")
+    return ImageTeacher(network, network.patch_embed.img_size, found["mean"], found["std"], network.num_prefix_tokens, name)
 
 
 @contextmanager

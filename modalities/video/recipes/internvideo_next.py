@@ -171,7 +171,7 @@ def stage1_tiny_motion() -> StageOneRecipe:
         ),
         data=UnlabelledVideos("motion", augment=PretrainAugment.none()),
         probe=ProbeConfig("motion"),
-        train=_tiny(400, 2e-3),
+        train=_tiny(250, 2e-3),
     )
 
 
@@ -182,7 +182,7 @@ def stage2_tiny_motion() -> StageTwoRecipe:
         objective=LatentPredictionConfig((BlockMaskConfig(3, 0.25), BlockMaskConfig(1, 0.6)), None, TINY_PREDICTOR),
         data=UnlabelledVideos("motion", augment=PretrainAugment.none()),
         probe=ProbeConfig("motion"),
-        train=_tiny(400, 1e-3),
+        train=_tiny(250, 1e-3),
     )
 
 
