@@ -103,9 +103,14 @@ CASES = [
          "decoder complete 19/19; encoder complete 30/30", joined=3),
     Case("VideoMAE, transformers fine-tuned", golden("video/videomae_transformers_cls.safetensors"), "video/videomae-vit", "transformers",
          "encoder complete 28/28; norm of the mean complete 2/2; classification head complete 2/2", joined=2),
+    Case("InternVideo-Next, official", golden("video/internvideo_next_encoder.safetensors"), "video/internvideo-next", "official",
+         "encoder complete 32/32; attention pooling complete 14/14"),
     Case("ViT, timm token", of_timm("token"), "vision/mae-vit", "timm", "encoder complete 30/30; classification head complete 2/2"),
 ]  # fmt: skip
 """Every layout of every system."""
+
+OWN = {"video/internvideo-next-classifier"}
+"""Systems of which nobody else has checkpoints."""
 
 each = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 

@@ -7,11 +7,19 @@ import pytest
 import torch
 from torch import nn
 
+import zoo
+from modalities.common.evaluation import results
 from modalities.common.golden import Golden
 from modalities.video import golden as video
+from modalities.video import motion
+from modalities.video.data import LabelledVideos
+from modalities.video.evaluation import probed
+from modalities.video.finetune import default_recipe
 from modalities.video.interop import internvideo_next as interop
 from modalities.video.models.internvideo_next import InternVideoNext, InternVideoNextConfig, resized_table, space_time_table
 from modalities.video.models.internvideo_next_classifier import InternVideoNextClassifier, InternVideoNextClassifierConfig
+from modalities.video.tasks import Features
+from trainer.config import replace
 from trainer.errors import CheckpointError, ConfigError, DataError, ModelError
 from trainer.optim import parameter_groups
 from trainer.weights import write_safetensors
@@ -182,3 +190,19 @@ def test_a_classifier_takes_another_pooling_and_head():
     change = InternVideoNextClassifier.change_from(InternVideoNextClassifier, old, InternVideoNextClassifierConfig(**SMALL, num_classes=3, pool="attention"), new_head=True)
     assert {rule.pattern for rule in change.new} == {r"fc_norm\..*", r"head\..*"} == {rule.pattern for rule in change.unused}
     assert model.outputs({"video": torch.randn(2, 3, 4, 8, 8)})["logits"].shape == (2, 5)
+
+
+def test_fine_tuning_and_evaluation_know_it(tmp_path):
+    """From a folder of the encoder to a classifier on the built-in set, and what `zoo evaluate` measures on both."""
+    model = zoo.create("video/internvideo-next-tiny-motion")
+    model.save_pretrained(tmp_path / "encoder")
+    few = {"data.motion.samples": 48, "data.motion.test_samples": 24}
+    recipe = replace(default_recipe(str(tmp_path / "encoder"), data="motion"), {**few, "drop_path": 0.0})
+    source, objective = recipe.build()
+    classifier = objective.export()
+    assert isinstance(classifier, InternVideoNextClassifier) and classifier.config.num_classes == len(motion.CLASSES) == len(source.classes)
+    assert classifier.name == "video/internvideo-next-classifier-motion"
+    assert torch.equal(classifier.blocks[1].mlp.fc1.weight, model.blocks[1].mlp.fc1.weight)
+    data = LabelledVideos("motion", motion=motion.MotionConfig(samples=48, test_samples=24))
+    rows = results([probed(*data.build_plain(model.preprocess))], Features(model))
+    assert [row["metric"] for row in rows] == ["accuracy", "accuracy"]
