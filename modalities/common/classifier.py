@@ -129,14 +129,7 @@ class ViTClassifier(ViTEncoder):
         An encoder that had no head is pooled as MAE fine-tunes ("avg"), unless `changes` say otherwise. ConfigError when there is
         no head to keep.
         """
-        has_head = isinstance(config, ViTClassifierConfig) and config.num_classes > 0
-        if num_outputs is None and has_head:
-            return settings.replace(config, changes)
-        if not isinstance(num_outputs, int) or isinstance(num_outputs, bool) or num_outputs < 1:
-            raise ConfigError(f"The task {task!r} needs a head: say num_outputs, a whole number of at least 1, found {num_outputs!r}.")
-        fields = {name: getattr(config, name) for name in cls.encoder_config.__dataclass_fields__}
-        pool = config.pool if has_head else "avg"
-        return settings.replace(cls.config_class(**fields, num_classes=num_outputs, pool=pool), changes)
+        return task_config(cls.config_class, cls.encoder_config, task, config, num_outputs, changes)
 
     @classmethod
     def change_from(cls, source: type[Model], old: ViTConfig, new: ViTClassifierConfig, new_head: bool = False) -> Change:
@@ -149,12 +142,8 @@ class ViTClassifier(ViTEncoder):
         if new.pool == "avg" and stored_pool != "avg":
             unused.append(Rule(LAST_NORM, "pool='avg' norms the mean instead (fc_norm)"))
             fresh.append(Rule(r"fc_norm\..*", "the norm of the mean, pool='avg'"))
-        drop = new_head or new.num_classes == 0
-        if drop and getattr(old, "num_classes", 0):
-            unused.append(Rule(r"head\..*", "another head was asked for" if new.num_classes else "no head was asked for"))
-        if drop and new.num_classes:
-            fresh.append(Rule(r"head\..*", f"for {new.num_classes} outputs"))
-        return Change(change.adapted, tuple(fresh), tuple(unused))
+        head = head_change(old, new, new_head)
+        return Change(change.adapted, (*fresh, *head.new), (*unused, *head.unused))
 
     def init_new(self, names: set[str]) -> None:
         """The head and the norm before it start as in a new model."""
@@ -163,3 +152,24 @@ class ViTClassifier(ViTEncoder):
         if any(name.startswith("head.") for name in names):
             self.head = self._new_head()
         self._freeze()
+
+
+def task_config(kind: type, encoder: type, task: str, config: Any, num_outputs: int | None, changes: dict[str, Any]) -> Any:
+    """The config, of type `kind`, of a classifier on a model of `config`, whose fields those of `encoder` are. Without `num_outputs` it keeps the head
+    that it has; with it the head is new. An encoder that had no head is pooled by "avg", unless `changes` say otherwise. ConfigError when there is none to keep.
+    """
+    has_head = getattr(config, "num_classes", 0) > 0
+    if num_outputs is None and has_head:
+        return settings.replace(config, changes)
+    if not isinstance(num_outputs, int) or isinstance(num_outputs, bool) or num_outputs < 1:
+        raise ConfigError(f"The task {task!r} needs a head: say num_outputs, a whole number of at least 1, found {num_outputs!r}.")
+    fields = {name: getattr(config, name) for name in encoder.__dataclass_fields__}
+    return settings.replace(kind(**fields, num_classes=num_outputs, pool=config.pool if has_head else "avg"), changes)
+
+
+def head_change(old: Any, new: Any, new_head: bool) -> Change:
+    """What becomes of the head (`head.*`) of a model of config `old` in a classifier of config `new`: kept, left behind, made fresh."""
+    drop = new_head or new.num_classes == 0
+    unused = [Rule(r"head\..*", "another head was asked for" if new.num_classes else "no head was asked for")] if drop and getattr(old, "num_classes", 0) else []
+    fresh = [Rule(r"head\..*", f"for {new.num_classes} outputs")] if drop and new.num_classes else []
+    return Change(new=tuple(fresh), unused=tuple(unused))

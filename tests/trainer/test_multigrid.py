@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.trainer.toy import CONFIG, lines, same, weights
-from trainer.callback import Callback
+from tests.trainer.toy import CONFIG, Crash, lines, same, weights
 from trainer.config import replace
 from trainer.data import Share, Stream
 from trainer.errors import ConfigError, DataError
@@ -156,15 +155,6 @@ def test_a_source_without_the_entry_is_refused():
     made = MultigridPlan(MultigridConfig("short"), 4, 20, (8, 16, 16), entry="volume")
     with pytest.raises(DataError, match=r"batch\['volume'\]; the source gives video, y"):
         next(Stream(Clips(), 4, 5, 0, made).batches(0, workers=0))
-
-
-class Crash(Callback):
-    def __init__(self, step):
-        self.step = step
-
-    def after_backward(self, trainer):
-        if trainer.step == self.step:
-            raise RuntimeError("power cut")
 
 
 def fit(folder, *callbacks, resume=False, **changes):

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from modalities.common.classifier import head_change, task_config
 from modalities.common.loading import Change, Rule, transplant
 from modalities.common.model import Model
 from modalities.video.models.internvideo_next import POOL, InternVideoNext, InternVideoNextConfig
-from trainer import config as settings
 from trainer.errors import ConfigError, DataError
 from trainer.objective import Batch
 
@@ -120,14 +120,7 @@ class InternVideoNextClassifier(InternVideoNext):
     @classmethod
     def for_task(cls, task: str, config: InternVideoNextConfig, num_outputs: int | None, changes: dict[str, Any]) -> InternVideoNextClassifierConfig:
         """A classifier on an encoder. Without `num_outputs` it keeps the head that it has; with it the head is new."""
-        has_head = isinstance(config, InternVideoNextClassifierConfig) and config.num_classes > 0
-        if num_outputs is None and has_head:
-            return settings.replace(config, changes)
-        if not isinstance(num_outputs, int) or isinstance(num_outputs, bool) or num_outputs < 1:
-            raise ConfigError(f"The task {task!r} needs a head: say num_outputs, a whole number of at least 1, found {num_outputs!r}.")
-        shared = {f.name: getattr(config, f.name) for f in fields(InternVideoNextConfig)}
-        pool = config.pool if has_head else "avg"
-        return settings.replace(cls.config_class(**shared, num_classes=num_outputs, pool=pool), changes)
+        return task_config(cls.config_class, InternVideoNextConfig, task, config, num_outputs, changes)
 
     @classmethod
     def change_from(cls, source: type[Model], old: InternVideoNextConfig, new: InternVideoNextClassifierConfig, new_head: bool = False) -> Change:
@@ -138,12 +131,8 @@ class InternVideoNextClassifier(InternVideoNext):
             fresh.append(Rule(r"fc_norm\..*", "the norm of the pooled tokens"))
             if isinstance(old, InternVideoNextClassifierConfig):
                 unused.append(Rule(r"fc_norm\..*", "another pooling was asked for"))
-        drop = new_head or new.num_classes == 0
-        if drop and getattr(old, "num_classes", 0):
-            unused.append(Rule(r"head\..*", "another head was asked for" if new.num_classes else "no head was asked for"))
-        if drop and new.num_classes:
-            fresh.append(Rule(r"head\..*", f"for {new.num_classes} outputs"))
-        return Change(change.adapted, tuple(fresh), tuple(unused))
+        head = head_change(old, new, new_head)
+        return Change(change.adapted, (*fresh, *head.new), (*unused, *head.unused))
 
     def init_new(self, names: set[str]) -> None:
         """The norm and the head start as in a new model."""

@@ -15,8 +15,7 @@ from modalities.video.objectives.block_masks import BlockMaskConfig, context
 from modalities.video.objectives.latent_prediction import LatentPredictionConfig
 from modalities.video.objectives.semantic_diffusion import SemanticDiffusion, SemanticDiffusionConfig
 from modalities.video.preprocess import VideoPreprocess
-from tests.trainer.toy import CONFIG, same, weights
-from trainer.callback import Callback
+from tests.trainer.toy import CONFIG, Crash, same, weights
 from trainer.config import replace
 from trainer.errors import CheckpointError, ConfigError, ModelError, UnknownNameError
 from trainer.multigrid import MultigridPlan
@@ -90,8 +89,7 @@ def test_block_masks(blocks, area, rows, columns):
 def test_the_context_is_alike_for_all():
     hidden = torch.tensor([[1, 0, 0, 0], [1, 1, 0, 0]]).bool()
     seen, masked = context(hidden, 2, None)
-    assert seen.tolist() == [[1, 2, 3, 5], [2, 3, 6, 7]] and masked.tolist() == [[0, 4, 6, 7], [0, 1, 4, 5]] or seen.shape == (2, 4)
-    assert all(sorted(a + b) == list(range(8)) for a, b in zip(seen.tolist(), masked.tolist()))
+    assert seen.tolist() == [[1, 2, 3, 5], [2, 3, 6, 7]] and masked.tolist() == [[6, 7, 0, 4], [0, 1, 4, 5]]
     assert context(hidden, 2, 3)[0].tolist() == [[1, 2, 3], [2, 3, 6]]
 
 
@@ -123,7 +121,8 @@ def test_modernbert_keeps_its_last_layers(tmp_path):
 
     layers = Predictor(SMALL, PredictorConfig("modernbert", 32, 5, 4, 48)).layers
     assert [layer.attention_type.split("_")[0] for layer in layers.layers] == ["sliding", "full", "sliding", "sliding", "full"]
-    small = ModernBertConfig(vocab_size=8, hidden_size=32, num_attention_heads=4, intermediate_size=48, num_hidden_layers=7, pad_token_id=0, bos_token_id=0, eos_token_id=0, cls_token_id=0, sep_token_id=0)
+    tokens = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"), 0)
+    small = ModernBertConfig(vocab_size=8, hidden_size=32, num_attention_heads=4, intermediate_size=48, num_hidden_layers=7, **tokens)
     model = ModernBertModel(small)
     model.save_pretrained(tmp_path / "bert")
     loaded = PredictorConfig("modernbert", 32, 2, 4, 48, str(tmp_path / "bert")).build()
@@ -270,12 +269,6 @@ def test_the_target_is_what_stage_2_begins_with():
     assert loss.item() == pytest.approx((2 - 2 * F.cosine_similarity(said, tokens[:, 8:], dim=-1)).mean().item(), abs=1e-5)
 
 
-class Crash(Callback):
-    def after_backward(self, trainer):
-        if trainer.step == 5:
-            raise RuntimeError("power cut")
-
-
 def fit(folder, stage, cycles, *callbacks, resume=False):
     config = replace(CONFIG, {"batch_size": 4, "steps": 9, "save_every": 2, "log_every": 1, "multigrid.cycles": cycles})
     folder.mkdir(exist_ok=True)
@@ -291,7 +284,7 @@ def fit(folder, stage, cycles, *callbacks, resume=False):
 def test_a_crash_leaves_no_trace(stage, cycles, tmp_path):
     whole = fit(tmp_path / "whole", stage, cycles)
     with pytest.raises(RuntimeError, match="power cut"):
-        fit(tmp_path / "cut", stage, cycles, Crash())
+        fit(tmp_path / "cut", stage, cycles, Crash(5))
     cut = fit(tmp_path / "cut", stage, cycles, resume=True)
     assert same(weights(cut), weights(whole)) and cut.restarts == 1
     if cycles == "short":
@@ -304,7 +297,8 @@ def test_a_reconstruction_keeps_what_is_seen():
     shown = objective.reconstruct(batch(2), torch.tensor([3, 4]))
     assert {tuple(x.shape) for x in shown.values()} == {(2, 1, 4, 16, 16)} and 0 <= shown["original"].min() <= shown["original"].max() <= 1.01
     seen = shown["masked"] == shown["original"]
-    assert seen.float().mean() >= 0.25 and torch.allclose(shown["reconstruction"][seen & (shown["original"] > 0)], shown["original"][seen & (shown["original"] > 0)], atol=1e-5)
+    sure = seen & (shown["original"] > 0)  # black may be hidden or black
+    assert seen.float().mean() >= 0.25 and torch.allclose(shown["reconstruction"][sure], shown["original"][sure], atol=1e-5)
 
 
 @pytest.mark.parametrize("name", [name for name in registry.recipes() if "internvideo" in name])
