@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from modalities.common.interop import Fields, require_telling, stack_fields
+from modalities.common.interop import Fields, require_telling, settle_heads, stack_fields
 from modalities.common.loading import skeleton
 from modalities.common.model import Model
 from modalities.common.stored import Description
@@ -57,14 +57,8 @@ def describe(meta: Mapping[str, Tensor], config: Fields | None, layout: str, whe
     fields |= {ours: config[theirs] for theirs, ours in _READ.items() if theirs in config}
     if "init_values" in config and fields["layer_scale"] is not None:
         fields["layer_scale"] = config["init_values"]
-    for ours, width in (("num_heads", fields["embed_dim"]), ("pool_heads", None)):
-        if ours not in fields:
-            if ours == "num_heads" and width not in HEADS:
-                raise CheckpointError(
-                    f"{where} does not say its number of attention heads, which no tensor shows, and embed_dim={width} is no published size "
-                    f"({', '.join(map(str, HEADS))}). Put num_heads into its config.json."
-                )
-            fields[ours] = HEADS[width] if ours == "num_heads" else 16
+    settle_heads(fields, HEADS, {}, where)
+    fields.setdefault("pool_heads", 16)
     return Description("official", InternVideoNext.system, fields)
 
 
