@@ -56,10 +56,11 @@ SYSTEMS = {
 }
 
 RECIPES = {
-    f"video/internvideo-next-{size}-{stage}": f"modalities.video.recipes.internvideo_next:{stage}_{size.replace('-', '_')}"
-    for size in ("tiny-motion", "base", "large")
-    for stage in ("stage1", "stage2")
+    f"video/internvideo-next-{size}{ending}": f"modalities.video.recipes.internvideo_next:{stage}_{size.replace('-', '_')}"
+    for size in ("tiny-motion", "base", "large", "1b")
+    for stage, ending in (("stage1", ""), ("stage2", "-stage2"))
 }
+"""Stage 1 bears the name of the model that it makes."""
 
 
 def _encoder(size: str, parameters: int, summary: str, **fields: Any) -> ModelEntry:

@@ -127,6 +127,6 @@ def _input_size(patches: int, patch: list[int], config: Fields, where: str) -> t
         if square * square * (frames // patch[0]) == patches:
             return frames, square * patch[1], square * patch[2]
     raise CheckpointError(
-        f"{where} has a position table for {patches} patches, which are no {frames} frames of {side} x {side} pixels in patches of {tuple(patch)}. "
+        f"{where} has a position table for {patches} patches (pos_embed), which are no {frames} frames of {side} x {side} pixels in patches of {tuple(patch)} (patch_embed.proj.weight). "
         "Put img_size and num_frames into its config.json."
     )

@@ -86,7 +86,7 @@ class StageTwoRecipe(ModelRecipe):
 
     def build(self) -> tuple[VideoSource, LatentPrediction]:
         if not self.model:
-            raise ConfigError("Stage 2 begins with a model of stage 1: --model RUN_OR_FOLDER (`zoo pretrain video/internvideo-next-tiny-motion-stage1` makes one).")
+            raise ConfigError("Stage 2 begins with a model of stage 1: --model RUN_OR_FOLDER (`zoo pretrain video/internvideo-next-tiny-motion` makes one).")
         changes = {} if self.input_size is None else {"input_size": self.input_size}
         model = pretrained.load(self.model, system=InternVideoNext.system, drop_path=self.drop_path, **changes)
         preprocess = preprocess_for(self.data, model.config.input_size, model.config.in_chans)
@@ -115,7 +115,7 @@ def stage1(size: str, drop_path: float) -> StageOneRecipe:
     `--objective.predictor.kind modernbert --objective.predictor.weights answerdotai/ModernBERT-large`."""
     name, base_lr = f"video/internvideo-next-{size}", 1e-3
     return StageOneRecipe(
-        recipe=f"{name}-stage1",
+        recipe=name,
         model=replace(InternVideoNextConfig(), {**registry.find(name).fields, "drop_path": drop_path}),
         train=TrainConfig(
             batch_size=2048,
@@ -160,11 +160,19 @@ def stage2_large() -> StageTwoRecipe:
     return stage2("large", 0.2)
 
 
+def stage1_1b() -> StageOneRecipe:
+    return stage1("1b", 0.2)
+
+
+def stage2_1b() -> StageTwoRecipe:
+    return stage2("1b", 0.2)
+
+
 def stage1_tiny_motion() -> StageOneRecipe:
     """Generated moving shapes and the zoo's own model of digits as the teacher: it knows strokes, not these shapes."""
     name = "video/internvideo-next-tiny-motion"
     return StageOneRecipe(
-        recipe=f"{name}-stage1",
+        recipe=name,
         model=replace(InternVideoNextConfig(), registry.find(name).fields),
         objective=SemanticDiffusionConfig(
             "vision/mae-tiny-digits", aligned_layers=2, teacher_interval=1.0, predictor=TINY_PREDICTOR, diffusion_width=64, diffusion_depth=2
