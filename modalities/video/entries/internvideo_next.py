@@ -34,7 +34,6 @@ SYSTEMS = {
         "features = model.embed(batch)  # (1, {width})\n"
         "tokens = model.tokens(batch)  # (1, {tokens}, {width})",
         tasks={"classification": "video/internvideo-next-classifier"},
-        weights_licence="apache-2.0",
     ),
     "video/internvideo-next-classifier": SystemEntry(
         target="modalities.video.models.internvideo_next_classifier:InternVideoNextClassifier",
@@ -51,7 +50,6 @@ SYSTEMS = {
         snippet='logits = model(model.preprocess(["clip.npy"]))  # (1, {classes})\n'
         "print(logits.argmax(dim=1), model.config.class_names)",
         tasks={"classification": "video/internvideo-next-classifier"},
-        weights_licence="apache-2.0",
     ),
 }
 
