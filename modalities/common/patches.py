@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from timm.layers import resample_patch_embed
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from modalities.common.masking import gather_tokens
 from trainer.errors import ModelError, shorten
 
 _CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -92,8 +94,8 @@ class PatchEmbed(nn.Module):
         """Number of patches."""
         return math.prod(self.grid)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, *spatial) -> (B, L, D). ModelError for another shape than the model was built for."""
+    def forward(self, x: Tensor, ids: Tensor | None = None) -> Tensor:
+        """(B, C, *spatial) -> (B, L, D), or of the patches `ids` (B, K) alone, (B, K, D). ModelError for another shape than the model was built for."""
         if tuple(x.shape[1:]) != (self.in_chans, *self.input_size):
             raise ModelError(
                 f"The model takes inputs of shape (B, {self.in_chans}, {', '.join(map(str, self.input_size))}) "
@@ -101,4 +103,7 @@ class PatchEmbed(nn.Module):
             )
         if not x.is_floating_point():
             raise ModelError(f"The model takes floating point inputs, normalised as in training, found {x.dtype}. Use the model's own `preprocess`.")
-        return self.proj(x).flatten(2).transpose(1, 2)
+        if ids is None:
+            return self.proj(x).flatten(2).transpose(1, 2)
+        weight = self.proj.weight.movedim(1, -1).flatten(1)  # (D, V), the channel last, as in a patch
+        return F.linear(gather_tokens(patchify(x, self.proj.kernel_size), ids), weight, self.proj.bias)

@@ -55,7 +55,8 @@ class TokenOptimisation(Term):
 
     def forward(self, model: MaskedAutoencoder, batch: Batch, out: Reconstruction) -> Tensor:
         x = model.decoder_input(out.latent, out.masking)  # (B, P+L, E)
-        hidden = F.pad(out.masking.mask, (model.prefix, 0)).to(x.dtype)  # (B, P+L), 1 = hidden; a class token is visible
+        hidden = torch.ones_like(x[..., 0])  # (B, P+L), 1 = hidden
+        hidden[:, : out.latent.shape[1]] = 0  # a class token is visible
         total = self.singularity(x, hidden) + self.config.norm * model.mask_token.float().square().mean()
         if not self.config.attention:
             return total

@@ -213,7 +213,8 @@ def test_a_card_says_what_the_registry_says(name):
     assert all(part in text for part in (f"# {name}\n", registry.about(entry.system, name).citation))
     if entry.folder is None:
         assert card.data.eval_results is None and f'zoo.create("{name}")' in text and "No weights come with this name" in text
-        assert (f"authors' weights are published under {registry.systems()[entry.system].weights_licence}" in text) == bool(entry.official)
+        licence = registry.systems()[entry.system].weights_licence
+        assert (f"authors' weights are published under {licence}" in text) == bool(entry.official and licence)
         return
     files = {"README.md", "config.json", "model.safetensors", "origin.json", "picture.png", "preprocessor_config.json"}
     assert files <= {p.name for p in entry.folder.iterdir()} <= files | {"curves.png"}
@@ -249,7 +250,8 @@ def test_every_registered_name_is_complete():
         ModelCardData(pipeline_tag=system.pipeline_tag)
         assert registry.system_class(entry.system).system == entry.system
     for name in registry.recipes():
-        assert name in registry.entries() and registry.find_recipe(name).recipe == name
+        assert name.removesuffix("-stage2") in registry.entries()  # a later stage makes the same model
+        assert registry.find_recipe(name).recipe == name
 
 
 def test_the_template_says_what_is_generated():

@@ -31,8 +31,7 @@ def test_singularity_is_a_hinge_on_the_cosine_of_hidden_and_visible_tokens():
     network, out, value = parts(attention=0.0, norm=0.0, margin=0.1)
     x, pairs = network.decoder_input(out.latent, out.masking), []
     for b in range(2):
-        hidden = [i + 1 for i in range(16) if out.masking.mask[b, i]]
-        visible = [0, *(i + 1 for i in range(16) if not out.masking.mask[b, i])]
+        visible, hidden = range(9), range(9, 17)  # with the class token; hidden patches come last
         pairs += [(F.cosine_similarity(x[b, i], x[b, j], dim=0) - 0.1).clamp(min=0) for i in hidden for j in visible]
     torch.testing.assert_close(value, torch.stack(pairs).mean())
 
@@ -41,7 +40,7 @@ def test_attention_is_that_of_the_blocks():
     """The block's own attention, with values that are 1 at hidden tokens and 0 elsewhere, gives the share of each token."""
     network, out, _ = parts()
     x, block = network.decoder_input(out.latent, out.masking), network.decoder_blocks[0]
-    hidden = F.pad(out.masking.mask, (1, 0))
+    hidden = torch.tensor([[0.0] * 9 + [1.0] * 8] * 2)  # the class token and the visible patches come first
     weight, bias, width = block.attn.qkv.weight, block.attn.qkv.bias, 16
     qkv = block.norm1(x) @ weight.T + bias
     q, k = (qkv[..., i * width : (i + 1) * width].unflatten(2, (2, 8)).transpose(1, 2) for i in (0, 1))

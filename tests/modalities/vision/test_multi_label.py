@@ -90,7 +90,7 @@ def test_wrong_columns(table, columns, message):
 def test_a_column_that_says_nothing(table):
     path = table.with_name("empty.csv")
     path.write_text("path,a\n0.png,\n1.png,-1\n")
-    with pytest.raises(DataError, match="column 'a' of .* says of no picture"):
+    with pytest.raises(DataError, match="column 'a' of .* says of no image"):
         open_images(path, P, columns=("a",))
 
 
