@@ -142,7 +142,7 @@ class TableSource(FolderSource):
     def __init__(self, path: str, preprocess: Any, labelled: bool = True, classes: Sequence[str] | None = None) -> None:
         self.table, self.preprocess = FileTable(path), preprocess
         self.name, self.files = stem_of(path), self.table.files
-        self.rows = np.arange(len(self.table))
+        self.chosen = np.arange(len(self.table))
         """Which rows of the table these are, (N,)."""
         if labelled:
             if LABEL not in self.table.columns:
@@ -157,11 +157,11 @@ class TableSource(FolderSource):
             self.labels = torch.tensor([number[label] for label in found])
 
     def item(self, index: int) -> Path:
-        return self.table.path(int(self.rows[index]))
+        return self.table.path(int(self.chosen[index]))
 
     def take(self, indices: Sequence[int]) -> Self:
         part = super().take(indices)
-        part.rows = self.rows[np.asarray(indices, np.int64)]
+        part.chosen = self.chosen[np.asarray(indices, np.int64)]
         return part
 
     def describe(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from modalities.vision.preprocess import ImagePreprocess
 from modalities.vision.sources import ImageFolder
 from tests.trainer.tars import write_tar
 from trainer.config import from_dict, to_dict
-from trainer.data import Stream
+from trainer.data import Stream, ordered_batches
 from trainer.errors import ConfigError, DataError
 from trainer.mixture import MixtureConfig
 from trainer.shards import Shard, write_index
@@ -68,6 +68,7 @@ def test_the_same_pictures_from_folder_tars_and_table(data):
         assert names == [{"cat": source.classes[0], "dog": source.classes[1]}["cat" if n % 2 else "dog"] for n in found]
         part = source.take([1, 4, 7])
         assert part[2]["image"].equal(source[7]["image"]) and part[1]["label"] == source[4]["label"] and part.id(0) == source.id(1) and len(part) == 3
+        assert next(iter(ordered_batches(part, 3)))["label"].equal(part.labels)
 
 
 def test_names_of_sets(data):
