@@ -5,7 +5,6 @@ oneDNN, which comes with torch as well, uses all of it: about twice as fast ther
 depends on the processor alone, never on a measurement, so that a run that is resumed computes the same bits.
 """
 
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,23 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import register_flop_formula
 
 
+def _onednn_is_faster() -> bool:
+    """Whether this is a processor with 512-bit vectors that MKL does not use."""
+    if not torch.backends.mkldnn.is_available() or torch.backends.cpu.get_cpu_capability() != "AVX512":
+        return False
+    try:
+        return "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
+    except OSError:  # no Linux
+        return False
+
+
+ONEDNN_IS_FASTER = _onednn_is_faster()
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """What `torch.nn.functional.linear` computes: (..., I) and (O, I) -> (..., O)."""
     single = x.dtype == weight.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-    if single and x.ndim > 1 and x.numel() and not torch.compiler.is_compiling() and onednn_is_faster():
+    if single and x.ndim > 1 and x.numel() and ONEDNN_IS_FASTER and not torch.compiler.is_exporting():
         return _OneDNN.apply(x, weight, bias)
     return F.linear(x, weight, bias)
 
@@ -37,17 +49,6 @@ def use_faster(module: nn.Module) -> nn.Module:
         if type(layer) is nn.Linear:
             layer.__class__ = Linear
     return module
-
-
-@cache
-def onednn_is_faster() -> bool:
-    """Whether this is a processor with 512-bit vectors that MKL does not use."""
-    if not torch.backends.mkldnn.is_available() or torch.backends.cpu.get_cpu_capability() != "AVX512":
-        return False
-    try:
-        return "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
-    except OSError:  # no Linux
-        return False
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
