@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from modalities.common.linear import Linear
 from modalities.common.loading import Change, Rule
 from modalities.common.masking import Masking, gather_tokens, keep_count, mask_from_noise
 from modalities.common.model import Model
@@ -67,15 +68,15 @@ class MaskedAutoencoder(ViTEncoder):
         width = config.decoder_embed_dim
         self.patch_values = math.prod(config.patch_size) * config.in_chans
         """Values of one patch, all channels."""
-        self.decoder_embed = init_linear(nn.Linear(config.embed_dim, width))
+        self.decoder_embed = init_linear(Linear(config.embed_dim, width))
         self.mask_token = nn.Parameter(torch.empty(1, 1, width).normal_(std=0.02))
         self.decoder_pos_embed = self.new_positions(width)
         self.decoder_blocks = self.new_blocks(width, config.decoder_depth, config.decoder_num_heads, config.decoder_mlp_ratio)
         self.decoder_norm = nn.LayerNorm(width, eps=config.norm_eps)
         self.decoder_pred = self._new_prediction()
 
-    def _new_prediction(self) -> nn.Linear:
-        return init_linear(nn.Linear(self.config.decoder_embed_dim, self.patch_values))
+    def _new_prediction(self) -> Linear:
+        return init_linear(Linear(self.config.decoder_embed_dim, self.patch_values))
 
     @classmethod
     def change_from(

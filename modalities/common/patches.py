@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from timm.layers import resample_patch_embed
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from modalities.common.linear import linear
 from modalities.common.masking import gather_tokens
 from trainer.errors import ModelError, shorten
 
@@ -106,4 +106,4 @@ class PatchEmbed(nn.Module):
         if ids is None:
             return self.proj(x).flatten(2).transpose(1, 2)
         weight = self.proj.weight.movedim(1, -1).flatten(1)  # (D, V), the channel last, as in a patch
-        return F.linear(gather_tokens(patchify(x, self.proj.kernel_size), ids), weight, self.proj.bias)
+        return linear(gather_tokens(patchify(x, self.proj.kernel_size), ids), weight, self.proj.bias)

@@ -15,6 +15,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from modalities.common.linear import use_faster
 from modalities.common.loading import Adaptation, Change
 from modalities.common.model import Model
 from modalities.common.patches import PatchEmbed, adapt_patch_embedding, grid_of
@@ -238,7 +239,7 @@ def transformer(config: Any, width: int, depth: int, heads: int, mlp_ratio: floa
     for layer in blocks.modules():
         if isinstance(layer, nn.Linear):
             init_linear(layer)
-    return blocks
+    return use_faster(blocks)
 
 
 def init_linear(layer: nn.Linear) -> nn.Linear:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from modalities.common.linear import Linear
 from modalities.common.masked_autoencoder import MaskedAutoencoder, MaskedAutoencoderConfig
 from modalities.common.masking import Masking, tube_counts, tube_mask
 from modalities.video.models.vit import VideoViT, VideoViTConfig
@@ -42,7 +43,7 @@ class VideoMAE(VideoViT, MaskedAutoencoder):
         width = config.decoder_embed_dim
         if not config.encoder_norm:
             self.norm = nn.Identity()
-        self.decoder_embed = nn.Linear(config.embed_dim, width, bias=False)
+        self.decoder_embed = Linear(config.embed_dim, width, bias=False)
         self.mask_token = nn.Parameter(torch.empty(1, 1, width))
         nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
         self.decoder_norm = nn.LayerNorm(width, eps=config.last_norm_eps)
