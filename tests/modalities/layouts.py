@@ -150,8 +150,8 @@ CASES = [
 ]  # fmt: skip
 """Every layout of every system."""
 
-OWN = {"video/internvideo-next-classifier"}
-"""Systems of which nobody else has checkpoints."""
+OWN = {"video/internvideo-next-classifier", "vision/ssld"}
+"""Systems of which nobody else has checkpoints that the zoo reads."""
 
 each = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
