@@ -27,10 +27,15 @@ def _onednn_is_faster() -> bool:
 ONEDNN_IS_FASTER = _onednn_is_faster()
 
 
+SMALLEST = 2**23
+"""Multiplications below which torch's own product is taken: oneDNN prepares a program for each shape, and calling it costs more."""
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """What `torch.nn.functional.linear` computes: (..., I) and (O, I) -> (..., O)."""
+    large = x.ndim > 1 and x.numel() * len(weight) >= SMALLEST
     single = x.dtype == weight.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-    if single and x.ndim > 1 and x.numel() and ONEDNN_IS_FASTER and not torch.compiler.is_exporting():
+    if single and large and ONEDNN_IS_FASTER and not torch.compiler.is_exporting():
         return _OneDNN.apply(x, weight, bias)
     return F.linear(x, weight, bias)
 
