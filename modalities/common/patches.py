@@ -94,6 +94,11 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, *spatial) -> (B, L, D). ModelError for another shape than the model was built for."""
+        self.require(x)
+        return self.proj(x).flatten(2).transpose(1, 2)
+
+    def require(self, x: Tensor) -> None:
+        """Raise ModelError unless `x` is what the model was built for."""
         if tuple(x.shape[1:]) != (self.in_chans, *self.input_size):
             raise ModelError(
                 f"The model takes inputs of shape (B, {self.in_chans}, {', '.join(map(str, self.input_size))}) "
@@ -101,4 +106,3 @@ class PatchEmbed(nn.Module):
             )
         if not x.is_floating_point():
             raise ModelError(f"The model takes floating point inputs, normalised as in training, found {x.dtype}. Use the model's own `preprocess`.")
-        return self.proj(x).flatten(2).transpose(1, 2)

@@ -5,6 +5,7 @@ code, so that their checkpoints load without renaming. Checked numerically again
 Letters: B batch, C channels, L patches, P 1 with a class token and 0 without, D width.
 """
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -63,6 +64,8 @@ class ViTConfig:
     """Activation of the MLPs: gelu (exact), gelu_new, gelu_pytorch_tanh, quick_gelu, relu, silu, swish."""
     drop_path: float = 0.0
     """Stochastic depth rate of the last block; it grows linearly from 0 at the first."""
+    layer_scale: float | None = None
+    """First value of a learned factor of each residual branch (LayerScale, Touvron et al. 2021). Null: no such factors."""
 
     def __post_init__(self) -> None:
         axes = next((len(v) for v in (self.input_size, self.patch_size) if not isinstance(v, int)), 2)
@@ -78,6 +81,8 @@ class ViTConfig:
             raise ConfigError(
                 f"activation must be one of {', '.join(ACTIVATIONS)}, found {shorten(self.activation)}.{did_you_mean(self.activation, ACTIVATIONS)}"
             )
+        if self.layer_scale is not None:
+            self._require_positive("layer_scale")
         if not 0 <= self.drop_path < 1:
             raise ConfigError(f"drop_path is a rate from 0 up to but not 1, found {self.drop_path}.")
 
@@ -189,6 +194,12 @@ def adapted_table(name: str, old: ViTConfig, new: ViTConfig) -> dict[str, Adapta
     return {name: Adaptation(how, lambda table: resize_positions(table, old.grid, new.grid, int(old.class_token)))}
 
 
+def mlp_ratio(hidden: int, width: int) -> float:
+    """The mlp_ratio for which int(width * ratio) is exactly `hidden`, whatever the rounding."""
+    ratio = hidden / width
+    return ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)
+
+
 def _times(sides: tuple[int, ...]) -> str:
     return " x ".join(map(str, sides))
 
@@ -202,6 +213,7 @@ def transformer(config: Any, width: int, depth: int, heads: int, mlp_ratio: floa
                 heads,
                 mlp_ratio=mlp_ratio,
                 qkv_bias=config.qkv_bias,
+                init_values=config.layer_scale,
                 drop_path=drop_path * i / max(depth - 1, 1),
                 norm_layer=partial(nn.LayerNorm, eps=config.norm_eps),
                 act_layer=ACTIVATIONS[config.activation],

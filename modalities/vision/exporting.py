@@ -62,6 +62,7 @@ def timm_export(model: Model, objective: Fields) -> Export:
         **({} if c.class_token else {"class_token": False}),
         **({} if c.activation == "gelu" else {"act_layer": ACTIVATIONS[c.activation]}),
         **({"drop_path_rate": c.drop_path} if c.drop_path else {}),
+        **({"init_values": c.layer_scale} if c.layer_scale is not None else {}),
         **({} if classifier else {"fc_norm": False}),  # the mean of normed tokens, as `embed` gives it
     }
     architecture = ARCHITECTURES.get((c.embed_dim, c.depth, c.num_heads, c.patch_size[0]), "vit_base_patch16_224")
@@ -143,7 +144,7 @@ def transformers_export(model: Model, objective: Fields) -> Export:
         f'from transformers import AutoImageProcessor, {name}\n\nmodel = {name}.from_pretrained("PLACE"{", add_pooling_layer=False" if without else ""})' + (f"  # {usage}" if usage else "")
         + ('\nprocessor = AutoImageProcessor.from_pretrained("PLACE", backend="pil")' if preprocess else ""),
         (),
-        (*_folded(model), *_no_preprocess(preprocess, "transformers has no image processor for such pictures")),
+        (*_folded(model), *_scaled(model), *_no_preprocess(preprocess, "transformers has no image processor for such pictures")),
         expected if isinstance(model, MAE) else None,
     )  # fmt: skip
 
@@ -188,7 +189,7 @@ def _vit(model: ViTClassifier) -> tuple[State, Fields]:
     architecture += "Model" if headless else "ForImageClassification"
     if any(reasons.values()):
         raise ModelError(f"transformers' {architecture} cannot hold this model: {next(r for r, hit in reasons.items() if hit)}.")
-    own = _plain_head(model)
+    own = _without_factors(_plain_head(model), c.depth) if c.layer_scale is not None else _plain_head(model)
     if mean and not c.qkv_bias:
         own |= {f"blocks.{i}.attn.qkv.bias": torch.zeros(3 * c.embed_dim) for i in range(c.depth)}
     state: State = {}
@@ -239,6 +240,17 @@ def _plain_head(model: Model) -> State:
     bias = linear.bias.detach().double() - weight @ norm.running_mean.double()
     kept = {k: v for k, v in model.state_dict().items() if not k.startswith("head.")}
     return kept | {"head.weight": weight.to(linear.weight.dtype), "head.bias": bias.to(linear.bias.dtype)}
+
+
+def _without_factors(state: State, depth: int) -> State:
+    """A state whose LayerScale factors are part of the linear layers before them: the same function."""
+    state = dict(state)
+    for i in range(depth):
+        for factors, layer in (("ls1", "attn.proj"), ("ls2", "mlp.fc2")):
+            gamma = state.pop(f"blocks.{i}.{factors}.gamma")
+            state[f"blocks.{i}.{layer}.weight"] = gamma[:, None] * state[f"blocks.{i}.{layer}.weight"]
+            state[f"blocks.{i}.{layer}.bias"] = gamma * state[f"blocks.{i}.{layer}.bias"]
+    return state
 
 
 def _processor(preprocess: ImagePreprocess) -> Fields:
@@ -293,6 +305,10 @@ def _without_decoder(model: Model) -> tuple[str, ...]:
 
 def _folded(model: Model) -> tuple[str, ...]:
     return ("the batch norm before the head of the probe is part of its linear layer",) if getattr(model.config, "head", "") == "probe" else ()
+
+
+def _scaled(model: Model) -> tuple[str, ...]:
+    return ("the factors of LayerScale are part of the linear layers before them",) if model.config.layer_scale is not None else ()
 
 
 def _other_eps(eps: float) -> tuple[str, ...]:

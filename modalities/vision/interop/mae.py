@@ -25,7 +25,7 @@ from modalities import registry
 from modalities.common.loading import match, skeleton, told
 from modalities.common.model import Model
 from modalities.common.stored import Description
-from modalities.common.vit import ACTIVATIONS
+from modalities.common.vit import ACTIVATIONS, mlp_ratio
 from modalities.vision.models.mae import MAE, MAEConfig
 from modalities.vision.models.vit import ViTClassifier, ViTClassifierConfig
 from trainer.config import from_dict
@@ -38,6 +38,8 @@ Fields = dict[str, Any]
 
 HEADS = {192: 3, 384: 6, 512: 8, 768: 12, 1024: 16, 1152: 16, 1280: 16, 1408: 16}
 """Heads of the published ViT encoders by width (no common head width: huge has 80). Shapes do not tell them."""
+FIRST_FACTOR = 1e-5
+"""Of LayerScale, where a file has such factors and its config does not say what they began with."""
 DECODER_HEADS = {512: 16}
 """The same for the published MAE decoder."""
 
@@ -205,8 +207,8 @@ def names_in(ours: str, layout: str) -> tuple[str, ...]:
 
 def to_official(model: Model) -> State:
     """The state dict that the official classes load (MAE, or the fine-tuning classifier)."""
-    if not model.config.class_token:
-        raise ModelError("The official MAE always has a class token; this model has none, so it cannot be written in that layout.")
+    if not model.config.class_token or model.config.layer_scale is not None:
+        raise ModelError("The official MAE always has a class token and never LayerScale; this model differs, so it cannot be written in that layout.")
     return dict(model.state_dict())
 
 
@@ -227,6 +229,7 @@ def to_transformers(model: Model, objective: Fields | None = None, variant: str 
     reasons = {
         "it is no MAE with decoder": not isinstance(c, MAEConfig),
         "it has no class token": not c.class_token,
+        "it has LayerScale": c.layer_scale is not None,
         f"its input {c.input_size} is not square": len(set(c.input_size)) > 1,
         f"its patch {c.patch_size} is not square": len(set(c.patch_size)) > 1,
     }
@@ -287,10 +290,12 @@ def _fields_of_shapes(state: Mapping[str, Tensor], layout: str, where: str, has_
         start = names[f"{blocks}.0.norm1.weight"].partition("0.")[0]
         numbers = {name.removeprefix(start).partition(".")[0] for name in state if name.startswith(start)}
         depth = next(n for n in itertools.count(1) if str(n) not in numbers)
-        return {f"{prefix}embed_dim": width, f"{prefix}depth": depth, f"{prefix}mlp_ratio": _ratio(hidden, width)}
+        return {f"{prefix}embed_dim": width, f"{prefix}depth": depth, f"{prefix}mlp_ratio": mlp_ratio(hidden, width)}
 
     _, in_chans, *patch = shape("patch_embed.proj.weight")
     fields = {"patch_size": tuple(patch), "in_chans": in_chans, **stack("blocks", "")}
+    if layout == "timm" and names["blocks.0.norm1.weight"].replace("norm1.weight", "ls1.gamma") in state:
+        fields["layer_scale"] = FIRST_FACTOR
     fields["qkv_bias"] = any(names_in(f"blocks.{n}.attn.qkv.bias", layout)[0] in state for n in range(fields["depth"]))
     length = shape("pos_embed")[1]
     # Only timm has models without class token; where it is lost, the table still has its row.
@@ -361,12 +366,12 @@ def _is_activation(layer: nn.Module, maker: Any) -> bool:
 def _official_fields(config: Fields, where: str) -> Fields:
     """What the arguments of the official classes, or those of timm's, say."""
     arguments = config.get("model_args", {})
-    unknown = sorted(arguments.keys() - {*_OFFICIAL, "num_classes", "global_pool", "class_token"})
+    unknown = sorted(arguments.keys() - {*_OFFICIAL, "num_classes", "global_pool", "class_token", "init_values"})
     if unknown:
         raise CheckpointError(f"{where} was built with arguments of timm that this model does not have: {', '.join(map(shorten, unknown))}.")
     config = {**config, **arguments}
-    renamed = {"img_size": "input_size", "drop_path_rate": "drop_path"}
-    fields = {renamed.get(k, k): config[k] for k in (*_OFFICIAL, "activation") if k in config}
+    renamed = {"img_size": "input_size", "drop_path_rate": "drop_path", "init_values": "layer_scale"}
+    fields = {renamed.get(k, k): config[k] for k in (*_OFFICIAL, "activation", "init_values") if k in config}
     if "mlp_ratio" in fields:
         fields["decoder_mlp_ratio"] = fields["mlp_ratio"]
     return fields
@@ -392,7 +397,7 @@ def _transformers_fields(config: Fields, shapes: Fields, where: str) -> Fields:
         if hidden is not None and f"{stack}embed_dim" in shapes:
             if not isinstance(hidden, int):
                 raise CheckpointError(f"{where}: {stack}intermediate_size in config.json must be a whole number, found {hidden!r}.")
-            fields[f"{stack}mlp_ratio"] = _ratio(hidden, shapes[f"{stack}embed_dim"])
+            fields[f"{stack}mlp_ratio"] = mlp_ratio(hidden, shapes[f"{stack}embed_dim"])
     return fields
 
 
@@ -424,12 +429,6 @@ def _head_fields(state: Mapping[str, Tensor], config: Fields, where: str) -> Fie
         "head": "probe" if probe else "linear",
         "num_classes": config.get("num_classes", 0 if head is None or head.ndim == 0 else head.shape[0]),
     }
-
-
-def _ratio(hidden: int, width: int) -> float:
-    """The mlp_ratio for which int(width * ratio) is exactly `hidden`, whatever the rounding."""
-    ratio = hidden / width
-    return ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)
 
 
 def _join(parts: list[Tensor]) -> Tensor:
