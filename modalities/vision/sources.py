@@ -66,9 +66,10 @@ class ImageSource(ABC):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         return self.sample(index, self.preprocess.transform)
 
-    def sample(self, index: int, transform: Callable[[Any], Tensor]) -> dict[str, Tensor]:
-        """One sample, its picture made by `transform`."""
-        sample = {"image": transform(self.item(index))}
+    def sample(self, index: int, transform: Callable[[Any], Tensor | dict[str, Tensor]]) -> dict[str, Tensor]:
+        """One sample, its picture made by `transform`, or what else that makes of it, by name (several crops)."""
+        made = transform(self.item(index))
+        sample = made if isinstance(made, dict) else {"image": made}
         if self.labels is not None:
             sample["label"] = self.labels[index]
         return sample
@@ -188,7 +189,7 @@ class ImageArray(ImageSource):
 class Augmented(ImageSource):
     """Another source with a random transform. It has no `fetch`: samples are drawn one by one, each with its own seed."""
 
-    def __init__(self, source: ImageSource, augment: Callable[[Any], Tensor]) -> None:
+    def __init__(self, source: ImageSource, augment: Callable[[Any], Tensor | dict[str, Tensor]]) -> None:
         self.source, self.augment = source, augment
         self.preprocess, self.in_memory, self.name = source.preprocess, source.in_memory, source.name
         self.classes, self.labels, self.held_out = source.classes, source.labels, source.held_out
