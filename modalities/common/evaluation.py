@@ -82,6 +82,17 @@ class HeldOut:
         return result(self.source, self.task, name, percent(value), unit="%")
 
 
+class Frozen(Objective):
+    """A model that is not trained, only measured by what it exports."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def export(self) -> Model:
+        return self.model
+
+
 class FrozenFeatures:
     """What `model.embed` of the exported model is worth without training it: `probe` (linear) and `knn` (5 neighbours).
 

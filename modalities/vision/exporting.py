@@ -17,6 +17,7 @@ from modalities.common.model import Model
 from modalities.common.vit import ViTEncoder
 from modalities.vision.interop.mae import Fields, State, to_layout, to_timm, to_transformers
 from modalities.vision.models.mae import MAE
+from modalities.vision.models.poa import POA
 from modalities.vision.models.vit import ViTClassifier
 from modalities.vision.preprocess import ImagePreprocess
 from trainer.errors import MissingDependencyError, ModelError
@@ -44,6 +45,7 @@ RESAMPLE = {"nearest": 0, "bilinear": 2, "bicubic": 3}
 
 def timm_export(model: Model, objective: Fields) -> Export:
     """For `timm.create_model("local-dir:FOLDER", pretrained=True)`: a VisionTransformer with the encoder, the pooling and the head."""
+    left_out, model = _left_out(model), model.part()
     c = _encoder(model, "timm's VisionTransformer").config
     if c.norm_eps > TIMM_EPS:
         raise ModelError(f"timm's VisionTransformer norms with an epsilon of {TIMM_EPS:g}, this model with norm_eps={c.norm_eps:g}, so it cannot hold it.")
@@ -95,7 +97,7 @@ def timm_export(model: Model, objective: Fields) -> Export:
         load,
         'import timm\n\nmodel = timm.create_model("local-dir:PLACE", pretrained=True).eval()  # hf-hub:NAMESPACE/NAME, once it is on the Hub\n'
         "transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))",
-        _without_decoder(model),
+        left_out,
         (*_folded(model), *_other_eps(c.norm_eps), *_no_preprocess(preprocess, "timm's own numbers stand in config.json")),
     )
 
@@ -106,6 +108,7 @@ def transformers_export(model: Model, objective: Fields) -> Export:
         import transformers
     except ModuleNotFoundError as error:
         raise MissingDependencyError("transformers is not installed, and the export is checked by loading it there: pip install 'modality-zoo[transformers]'.") from error
+    left_out, model = _left_out(model) if isinstance(model, POA) else (), model.part()
     if isinstance(model, MAE):
         state, config = to_transformers(model, objective)
         name, usage = "AutoModelForPreTraining", "AutoModel: the encoder alone; mask_ratio=0 shows it all patches"
@@ -143,7 +146,7 @@ def transformers_export(model: Model, objective: Fields) -> Export:
         load,
         f'from transformers import AutoImageProcessor, {name}\n\nmodel = {name}.from_pretrained("PLACE"{", add_pooling_layer=False" if without else ""})' + (f"  # {usage}" if usage else "")
         + ('\nprocessor = AutoImageProcessor.from_pretrained("PLACE", backend="pil")' if preprocess else ""),
-        (),
+        left_out,
         (*_folded(model), *_scaled(model), *_no_preprocess(preprocess, "transformers has no image processor for such pictures")),
         expected if isinstance(model, MAE) else None,
     )  # fmt: skip
@@ -296,7 +299,10 @@ def _noise(x: Tensor, length: int) -> Tensor:
     return torch.rand(len(x), length, generator=torch.Generator().manual_seed(0))
 
 
-def _without_decoder(model: Model) -> tuple[str, ...]:
+def _left_out(model: Model) -> tuple[str, ...]:
+    """What only pre-training needs, in words."""
+    if isinstance(model, POA):
+        return (f"the heads ({len(model.heads.state_dict())} tensors) and the mask token, which only pre-training needs",)
     if not isinstance(model, MAE):
         return ()
     tensors = len(model.state_dict()) - len(to_timm(model))

@@ -37,6 +37,8 @@ class FinetuneRecipe(ModelRecipe):
 
     model: str = ""
     """Where the encoder's weights come from: a folder, or a name of the zoo."""
+    size: str | None = None
+    """Of an elastic model (POA) the part to start from: small, base, large, or width_depth as in 384_12. Null: the whole."""
     scratch: bool = False
     """Start from random weights of the same architecture instead (the comparison that shows what pre-training gave)."""
     head: Literal["linear", "probe"] = "linear"
@@ -61,18 +63,19 @@ class FinetuneRecipe(ModelRecipe):
         if not self.model:
             raise ConfigError("Say which encoder to start from: --model FOLDER_OR_NAME (`zoo list` shows the names).")
         architecture_only = self.scratch and self.model in registry.entries()
-        encoder = pretrained.create(self.model) if architecture_only else pretrained.load(self.model)
+        encoder = (pretrained.create(self.model) if architecture_only else pretrained.load(self.model)).part(self.size)
         if not isinstance(encoder, ViTEncoder):
             raise ModelError(f"{self.model} is a {type(encoder).__name__}; fine-tuning on images needs a vision transformer.")
         preprocess = encoder.preprocess or preprocess_for(self.data, encoder.config.input_size, encoder.config.in_chans)
         if self.scratch:
             encoder = type(encoder)(encoder.config)
         train, test = self.data.build(preprocess)
-        model = ViTClassifier.from_encoder(
+        kind = type(encoder) if isinstance(encoder, ViTClassifier) else ViTClassifier
+        model = kind.from_encoder(
             encoder, len(train.classes), pool="token" if self.head == "probe" else self.pool, drop_path=self.drop_path,
             head=self.head, class_names=train.classes,
         )  # fmt: skip
-        model.name, model.preprocess = f"vision/mae-vit-{train.name}", preprocess
+        model.name, model.preprocess = f"{kind.system}-{train.name}", preprocess
         log.info("%d training and %d test images of %d classes", len(train), len(test), len(train.classes))
         return train, self.objective.build(model)
 

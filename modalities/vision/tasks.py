@@ -6,15 +6,18 @@ import numpy as np
 import torch
 from PIL import Image
 
-from modalities.common.evaluation import FrozenFeatures, Judge, Row, results
+from modalities.common.evaluation import Frozen, FrozenFeatures, Judge, Row, features, results
 from modalities.common.model import Model
 from modalities.vision.data import LabelledImages
 from modalities.vision.evaluation import CLASSIFICATION, probed, reconstructed, supervised
 from modalities.vision.models.mae import MAE
+from modalities.vision.models.poa import POA
 from modalities.vision.models.vit import ViTClassifier
 from modalities.vision.objectives.classification import ClassificationConfig
 from modalities.vision.objectives.mae import MAEObjectiveConfig
+from modalities.vision.pictures import neighbour_sheet, spread
 from modalities.vision.recipes.mae import draw_reconstructions
+from modalities.vision.recipes.poa import draw_attention
 from modalities.vision.sources import ImageSource
 from trainer.errors import DataError, ModelError
 from trainer.randomness import seeded
@@ -27,6 +30,8 @@ def evaluate(model: Model, path: str, per_class: int | None = None) -> list[Row]
     set is the `val` or `test` folder beside `train`, else a fixed split. An MAE's loss is that of the paper's objective.
     """
     train, test = _parts(model, path, per_class)
+    if _is_frozen(model):
+        return results([probed(train, test)], Frozen(model))
     if isinstance(model, ViTClassifier):
         return results([supervised(test)], ClassificationConfig().build(model))
     objective = MAEObjectiveConfig().build(model)
@@ -36,16 +41,41 @@ def evaluate(model: Model, path: str, per_class: int | None = None) -> list[Row]
 def judge(model: Model, path: str) -> Judge:
     """What tells models like `model` apart on labelled images: a classifier's accuracy, else that of 5-NN on frozen features."""
     train, test = _parts(model, path)
+    if _is_frozen(model):
+        return Judge(train, FrozenFeatures(train, test, CLASSIFICATION, kinds=("knn",)), "knn", Frozen)
     if isinstance(model, ViTClassifier):
         return Judge(train, supervised(test), "accuracy", ClassificationConfig().build)
     return Judge(train, FrozenFeatures(train, test, CLASSIFICATION, kinds=("knn",)), "knn", MAEObjectiveConfig().build)
+
+
+def draw_neighbours(model: Model, path: str, to: Path, per_class: int | None = None, queries: int = 8, neighbours: int = 7) -> Path:
+    """A sheet of test images, each with the training images that are nearest by the cosine of `model.embed`; green frames have its class."""
+    data = LabelledImages(path, per_class=per_class)
+    train, test = data.build_plain(model.preprocess or preprocess_for(data, model.config.input_size, model.config.in_chans))
+    asked = test.take(spread(len(test), queries))
+    with torch.inference_mode():
+        (known, classes), (wanted, labels) = features(model, train), features(model, asked)
+    known, wanted = (torch.nn.functional.normalize(torch.from_numpy(vectors), dim=1) for vectors in (known, wanted))
+    cosine, nearest = (wanted @ known.T).topk(min(neighbours, len(train)), dim=1)
+    back = train.preprocess.denormalise
+    pictures = torch.stack([back(torch.stack([train[i]["image"] for i in row])) for row in nearest.tolist()])
+    found = [[f"{train.classes[classes[i]]}, {value:.2f}" for i, value in zip(row, values)] for row, values in zip(nearest.tolist(), cosine.tolist())]
+    right = [[bool(classes[i] == label) for i in row] for row, label in zip(nearest.tolist(), labels)]
+    shown = back(torch.stack([asked[i]["image"] for i in range(len(asked))]))
+    title = f"Test images of {test.name} (left) and the nearest training images by frozen features: class, cosine"
+    return neighbour_sheet(shown, pictures, [test.classes[label] for label in labels], found, right, to, title)
+
+
+def _is_frozen(model: Model) -> bool:
+    """Whether a model gives features and nothing else: they are measured as they are."""
+    return isinstance(model, POA) or (isinstance(model, ViTClassifier) and not model.config.num_classes)
 
 
 def _parts(model: Model, path: str, per_class: int | None = None) -> tuple[ImageSource, ImageSource]:
     """Labelled images for training and for testing, as a model takes them; a classifier's are numbered by its own classes."""
     data = LabelledImages(path, per_class=per_class)
     preprocess = model.preprocess or preprocess_for(data, model.config.input_size, model.config.in_chans)
-    if isinstance(model, MAE):
+    if isinstance(model, MAE) or _is_frozen(model):
         return data.build_plain(preprocess)
     if not isinstance(model, ViTClassifier):
         raise ModelError(f"zoo evaluate does not know what to measure on a {type(model).__name__}.")
@@ -55,11 +85,16 @@ def _parts(model: Model, path: str, per_class: int | None = None) -> tuple[Image
     return train, test
 
 
-def predict(model: Model, files: list[Path], to: Path | None) -> str:
-    """What the model says of image files, as text. A masked auto-encoder draws its reconstructions to `to`."""
+def predict(model: Model, files: list[Path], to: Path | None, attention: bool = False) -> str:
+    """What the model says of image files, as text. A masked auto-encoder draws its reconstructions to `to`; a model that only gives
+    features, or any with `attention`, draws what its class token looks at."""
     if model.preprocess is None:
         raise ModelError("This model has no preprocessor_config.json, so it cannot read files. Export it with its preprocessing.")
     batch = model.preprocess([str(f) for f in files])
+    if _is_frozen(model) or attention:
+        to = to or Path("attention.png")
+        draw_attention(model, batch["image"], to, f"What the class token looks at: {', '.join(f.name for f in files[:3])}")
+        return f"{len(files)} image(s), what the last block's class token looks at in them: {to}"
     if isinstance(model, ViTClassifier):
         with torch.inference_mode():
             shares = model(batch).softmax(dim=1)  # (B, K)

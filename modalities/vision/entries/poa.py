@@ -16,7 +16,7 @@ LIMITS = (
     "learned, so small things beside the main one may be missed. Images of another size than the model's are resized by `model.preprocess`."
 )
 FEATURES = "features = model.embed(model.preprocess([\"image.png\"]))  # (1, {width}), the class token"
-EXPORTS = {"timm": "modalities.vision.models.poa_vit:export_to_timm", "transformers": "modalities.vision.models.poa_vit:export_to_transformers"}
+EXPORTS = {"timm": "modalities.vision.exporting:timm_export", "transformers": "modalities.vision.exporting:transformers_export"}
 
 SYSTEMS = {
     "vision/poa": SystemEntry(

@@ -294,7 +294,7 @@ def _fields_of_shapes(state: Mapping[str, Tensor], layout: str, where: str, has_
 
     _, in_chans, *patch = shape("patch_embed.proj.weight")
     fields = {"patch_size": tuple(patch), "in_chans": in_chans, **stack("blocks", "")}
-    if layout == "timm" and names["blocks.0.norm1.weight"].replace("norm1.weight", "ls1.gamma") in state:
+    if layout == "timm" and any(re.fullmatch(r"blocks\.\d+\.ls[12]\.gamma", name) for name in state):
         fields["layer_scale"] = FIRST_FACTOR
     fields["qkv_bias"] = any(names_in(f"blocks.{n}.attn.qkv.bias", layout)[0] in state for n in range(fields["depth"]))
     length = shape("pos_embed")[1]
@@ -314,7 +314,8 @@ def _names_of(layout: str) -> set[str]:
     models = [skeleton(MAE, MAEConfig(**size, decoder_embed_dim=4, decoder_depth=1, decoder_num_heads=1), 0, layout)]
     if layout not in TRANSFORMERS:
         heads = ({"pool": "avg"}, {"pool": "token", "head": "probe"})
-        models += [skeleton(ViTClassifier, ViTClassifierConfig(**size, num_classes=2, **head), 0, layout) for head in heads]
+        factors = FIRST_FACTOR if layout == "timm" else None
+        models += [skeleton(ViTClassifier, ViTClassifierConfig(**size, num_classes=2, layer_scale=factors, **head), 0, layout) for head in heads]
     return {re.sub(r"\d+", "0", name) for model in models for ours in model.state_dict() for name in names_in(ours, layout)}
 
 

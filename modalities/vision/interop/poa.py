@@ -152,7 +152,7 @@ def _fields(meta: Mapping[str, Tensor], config: Fields, prefix: str, where: str)
         fields |= {"head_hidden_dim": shapes["heads.0.mlp.0.bias"][0], "head_bottleneck_dim": shapes[f"heads.0.mlp.{count - 1}.bias"][0]}
     if single:
         fields.pop("head_hidden_dim")
-    side = math.isqrt(max(shapes["pos_embed"][1] - 1, 0))
+    side = max(math.isqrt(max(shapes["pos_embed"][1] - 1, 0)), 1)  # a wrong one is named when the tensors are compared
     fields["input_size"] = (side * patch[0], side * patch[1])
     stated = {ours: config[theirs] for theirs, ours in _RENAMED.items() if theirs in config and theirs not in ("mlp_ratio", "init_values", "qkv_bias")}
     if fields["layer_scale"] is not None and config.get("init_values"):

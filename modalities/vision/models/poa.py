@@ -231,6 +231,12 @@ class POA(Model):
         names = [name for name, _ in self.named_parameters()]
         return {n: 0 if n.startswith(first) else int(n.split(".")[1]) + 1 if n.startswith("blocks.") else self.config.depth + 1 for n in names}
 
+    def part(self, size: str | None = None) -> Model:
+        """A part, or without `size` the intact network, as a plain vision transformer with these weights."""
+        from modalities.vision.models.poa_vit import extract  # it imports this module
+
+        return extract(self, self.config.size(size) if size is not None else self.config.intact)
+
     @classmethod
     def sub_model(cls, config: POAConfig, size: str) -> tuple[type[Model], Any]:
         """A plain vision transformer of a size."""

@@ -8,15 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
-from modalities.common.exporting import Export
 from modalities.common.loading import Adaptation, Change, Rule, transplant
 from modalities.common.model import Model
 from modalities.common.vit import ViTConfig, mlp_ratio
-from modalities.vision.exporting import timm_export, transformers_export
 from modalities.vision.models.elastic import block_indices, first_of_three
 from modalities.vision.models.poa import POA, POAConfig, Size
 from modalities.vision.models.vit import ViTClassifier, ViTClassifierConfig
-from trainer.errors import ModelError
 
 
 class POAViT(ViTClassifier):
@@ -99,7 +96,7 @@ def _block(config: POAConfig, width: int) -> dict[str, Adaptation | None]:
 
 
 def _first(count: int, axis: int) -> Adaptation:
-    return Adaptation(f"the first {count} of axis {axis}", lambda tensor: tensor.narrow(axis, 0, count))
+    return Adaptation(f"the first {count} of axis {axis}", lambda tensor: tensor.narrow(axis, 0, count).clone())
 
 
 def _matrix(rows: int, columns: int, factor: float) -> Adaptation:
@@ -115,19 +112,3 @@ def _of_three(width: int, factor: float | None) -> Adaptation:
 
     what = f"the first {width} of query, key and value each"
     return Adaptation(what if factor is None else f"{what}, times {factor:.4g}", apply)
-
-
-def export_to_timm(model: Model, objective: dict[str, Any]) -> Export:
-    """timm's VisionTransformer with a part, or with the intact network."""
-    return timm_export(_plain(model), objective)
-
-
-def export_to_transformers(model: Model, objective: dict[str, Any]) -> Export:
-    """transformers' ViT with a part, or with the intact network."""
-    return transformers_export(_plain(model), objective)
-
-
-def _plain(model: Model) -> ViTClassifier:
-    if not isinstance(model, (POA, ViTClassifier)):
-        raise ModelError(f"Expected a POA network or a part of one, found a {type(model).__name__}.")
-    return extract(model, model.config.intact) if isinstance(model, POA) else model

@@ -51,6 +51,8 @@ class POAObjectiveConfig:
     """Smallest and largest share of its patches that is then hidden, in rectangles."""
     spread: float = 0.1
     """Weight of KoLeo, which keeps the class tokens of different samples apart."""
+    fixed_gains: bool = False
+    """Keep the gain of every prototype as it is (DINO's norm_last_layer). In short runs gains may else shrink until all targets are alike."""
     last_layer_frozen: float = 1 / 346
     """Share of the run in which the prototypes do not move."""
     patch_lr: float = 0.2
@@ -83,6 +85,8 @@ class SelfDistillation(Objective):
         if not model.heads:
             raise ConfigError("Self-distillation needs heads: give model.prototypes at least one number.")
         self.model, self.config, self.seed = model, config, seed
+        for head in model.heads:
+            head.gain.requires_grad_(not config.fixed_gains)
         self.teacher = copy.deepcopy(model).requires_grad_(False).eval()
         self.networks = model.config.networks()
         self.step, self.steps = 0, 1
