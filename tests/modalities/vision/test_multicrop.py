@@ -85,4 +85,4 @@ def test_blocks_are_hidden_as_asked():
     grid = mask[count > 20].view(-1, 10, 12)
     together = (grid[:, :, 1:] & grid[:, :, :-1]).sum() / grid[:, :, 1:].sum()
     assert together > 0.6  # scattered patches would have a neighbour in a third of the cases
-    assert (mask.float().mean(dim=0) > 0.1).all()
+    assert (mask.float().mean(dim=0) > 0.02).all()  # corners, too
