@@ -19,7 +19,7 @@ from modalities.common.commandline import guarded
 from modalities.common.evaluation import Frozen, percent
 from modalities.common.run import run
 from modalities.vision.augment import FinetuneAugment
-from modalities.vision.data import LabelledImages, UnlabelledImages
+from modalities.vision.data import LabelledImages
 from modalities.vision.evaluation import probed
 from modalities.vision.finetune import digits_recipe
 from trainer.config import replace
@@ -53,8 +53,7 @@ def _one(seed: int, part: str, steps: int | None, folder: Path, values: dict[str
     """One seed, its accuracies added to `values`."""
     recipe = replace(registry.find_recipe(RECIPE), {"train.seed": seed, "train.pictures": 0, **({"train.steps": steps} if steps else {})})
     export = run(recipe, folder / "pretrain")
-    # Scenes of the default config, as in pre-training; in fine-tuning moved by up to 2 pixels.
-    data = LabelledImages(UnlabelledImages(recipe.data.path).path, per_class=PER_CLASS, subset_seed=seed, augment=replace(FinetuneAugment.none(), {"shift": 2}))
+    data = LabelledImages(recipe.data.path, recipe.data.scenes, per_class=PER_CLASS, subset_seed=seed, augment=replace(FinetuneAugment.none(), {"shift": 2}))
     for name, size in (("whole", None), (part, part)):
         model = pretrained.load(export).part(size)
         torch.manual_seed(seed)
@@ -63,7 +62,7 @@ def _one(seed: int, part: str, steps: int | None, folder: Path, values: dict[str
             for kind, share in found.items():
                 values.setdefault(f"{name}: {kind} on frozen features", {}).setdefault(start, []).append(percent(share))
         for start in ("pre-trained", "random"):
-            tuned = replace(digits_recipe(str(export), data, seed, scratch=start == "random"), {"size": size, "pool": "token", "train.pictures": 0})
+            tuned = replace(digits_recipe(str(export), data, seed, scratch=start == "random"), {"size": size, "train.pictures": 0})
             place = folder / f"{name}-{start}"
             run(tuned, place)
             rows = read_json(place / "record.json")["evaluations"]

@@ -118,7 +118,7 @@ def poa_tiny_digits() -> POARecipe:
         recipe=name,
         model=replace(POAConfig(), registry.find(name).fields),
         objective=POAObjectiveConfig(fixed_gains=True, temperature_warmup=0.1, masked_start=0.1, last_layer_frozen=0.02, momentum=(0.99, 0.9999)),
-        data=MultiCropImages("digits-cluttered", augment=MultiCropAugment.plain(2, (12, 12), global_scale=(0.5, 1.0), local_scale=(0.2, 0.5))),
+        data=MultiCropImages("digits-cluttered", augment=MultiCropAugment.plain(2, (10, 10), global_scale=(0.5, 1.0), local_scale=(0.2, 0.5))),
         train=TrainConfig(
             batch_size=128,
             steps=1500,
