@@ -67,7 +67,7 @@ RECIPES = {
 }
 
 _TINY = dict(
-    embed_dim=64, depth=4, head_dim=16, min_embed_dim=32, min_depth=2, layer_scale=None, prototypes=(128, 256), head_hidden_dim=128, head_bottleneck_dim=32
+    embed_dim=64, depth=4, head_dim=16, min_embed_dim=32, min_depth=2, layer_scale=None, init_std=0.1, prototypes=(128, 256), head_hidden_dim=128, head_bottleneck_dim=32
 )  # fmt: skip
 
 MODELS = [

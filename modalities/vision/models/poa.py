@@ -65,6 +65,9 @@ class POAConfig:
     """Epsilon of every LayerNorm."""
     drop_path: float = 0.0
     """Stochastic depth in training, the same rate for all blocks."""
+    init_std: float = 0.02
+    """Standard deviation of the first weights of linear maps. The published value suits wide networks; one of width 64 needs about 0.1, or
+    the features of all images begin alike and stay so."""
     prototypes: tuple[int, ...] = (8192, 16384, 32768, 65536)
     """Outputs of each head. Empty: an encoder without heads."""
     head_hidden_dim: int = 2048
@@ -79,7 +82,7 @@ class POAConfig:
             value = getattr(self, name)
             object.__setattr__(self, name, (value, value) if isinstance(value, int) else tuple(value))
         grid_of(self.input_size, self.patch_size)
-        numbers = ("in_chans", "depth", "head_dim", "min_depth", "width_step", "depth_step", "mlp_ratio", "norm_eps", "head_hidden_dim", "head_bottleneck_dim", "head_layers")
+        numbers = ("in_chans", "depth", "head_dim", "min_depth", "width_step", "depth_step", "mlp_ratio", "norm_eps", "init_std", "head_hidden_dim", "head_bottleneck_dim", "head_layers")
         for name in (*numbers, *(["layer_scale"] if self.layer_scale is not None else [])):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be above 0, found {getattr(self, name)}.")
@@ -168,7 +171,7 @@ class POA(Model):
         self.heads = nn.ModuleList(PrototypeHead(config, k) for k in config.prototypes)
         for layer in self.modules():
             if isinstance(layer, nn.Linear):
-                nn.init.trunc_normal_(layer.weight, std=0.02)
+                nn.init.trunc_normal_(layer.weight, std=config.init_std)
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
 
