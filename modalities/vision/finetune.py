@@ -18,7 +18,7 @@ from modalities.common.evaluation import ReportedEvaluator
 from modalities.common.run import Draw, ModelRecipe
 from modalities.common.vit import ViTEncoder
 from modalities.vision.augment import FinetuneAugment
-from modalities.vision.data import BUILT_IN, ImageSource, LabelledImages
+from modalities.vision.data import BUILT_IN, ImageSource, LabelledImages, preprocess_for
 from modalities.vision.evaluation import supervised
 from modalities.vision.models.vit import ViTClassifier
 from modalities.vision.objectives.classification import Classification, ClassificationConfig

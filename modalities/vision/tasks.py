@@ -8,7 +8,7 @@ from PIL import Image
 
 from modalities.common.evaluation import Frozen, FrozenFeatures, Judge, Row, features, results
 from modalities.common.model import Model
-from modalities.vision.data import LabelledImages
+from modalities.vision.data import LabelledImages, preprocess_for
 from modalities.vision.evaluation import CLASSIFICATION, probed, reconstructed, supervised
 from modalities.vision.models.mae import MAE
 from modalities.vision.models.poa import POA
