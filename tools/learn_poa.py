@@ -17,7 +17,7 @@ from modalities import registry
 from modalities.common import pretrained
 from modalities.common.commandline import guarded
 from modalities.common.evaluation import Frozen, percent
-from modalities.common.run import run
+from modalities.common.run import ModelRecipe, run
 from modalities.vision.augment import FinetuneAugment
 from modalities.vision.data import LabelledImages
 from modalities.vision.evaluation import probed
@@ -38,7 +38,7 @@ def learn(seeds: tuple[int, ...] = (0, 1, 2), part: str = "32_2", steps: int | N
         seeds: Each decides everything of one run: weights, order, crops, the labelled images.
         part: The size that is cut out, besides the whole network.
         steps: Steps of pre-training. Default: as the recipe says.
-        to: Folder for the runs. Default: a temporary one.
+        to: Folder for the runs; what is finished there is not run again. Default: a temporary one.
     """
     logging.getLogger("zoo").setLevel(logging.WARNING)
     with tempfile.TemporaryDirectory() as scratch:
@@ -52,7 +52,7 @@ def learn(seeds: tuple[int, ...] = (0, 1, 2), part: str = "32_2", steps: int | N
 def _one(seed: int, part: str, steps: int | None, folder: Path, values: dict[str, Values]) -> None:
     """One seed, its accuracies added to `values`."""
     recipe = replace(registry.find_recipe(RECIPE), {"train.seed": seed, "train.pictures": 0, **({"train.steps": steps} if steps else {})})
-    export = run(recipe, folder / "pretrain")
+    export = _once(recipe, folder / "pretrain")
     data = LabelledImages(recipe.data.path, recipe.data.scenes, per_class=PER_CLASS, subset_seed=seed, augment=replace(FinetuneAugment.none(), {"shift": 2}))
     for name, size in (("whole", None), (part, part)):
         model = pretrained.load(export).part(size)
@@ -64,9 +64,16 @@ def _one(seed: int, part: str, steps: int | None, folder: Path, values: dict[str
         for start in ("pre-trained", "random"):
             tuned = replace(digits_recipe(str(export), data, seed, scratch=start == "random"), {"size": size, "train.pictures": 0})
             place = folder / f"{name}-{start}"
-            run(tuned, place)
+            _once(tuned, place)
             rows = read_json(place / "record.json")["evaluations"]
             values.setdefault(f"{name}: fine-tuned", {}).setdefault(start, []).append(next(row["value"] for row in rows if row["metric"] == "accuracy"))
+
+
+def _once(recipe: ModelRecipe, place: Path) -> Path:
+    """Run a recipe in a folder, unless it is done there; a stopped run goes on."""
+    if (place / "record.json").exists() and (place / "export").is_dir():
+        return place / "export"
+    return run(recipe, place, resume=(place / "recipe.yaml").exists())
 
 
 def _show(values: dict[str, Values], seeds: tuple[int, ...]) -> None:

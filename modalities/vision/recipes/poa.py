@@ -117,13 +117,15 @@ def poa_tiny_digits() -> POARecipe:
     return POARecipe(
         recipe=name,
         model=replace(POAConfig(), registry.find(name).fields),
-        objective=POAObjectiveConfig(fixed_gains=True, temperature_warmup=0.1, masked_start=0.1, last_layer_frozen=0.02, momentum=(0.99, 0.9999)),
-        data=MultiCropImages("digits-cluttered", augment=MultiCropAugment.plain(2, (10, 10), global_scale=(0.5, 1.0), local_scale=(0.2, 0.5))),
+        objective=POAObjectiveConfig(
+            fixed_gains=True, teacher_temperature=(0.04, 0.04), temperature_warmup=0.0, masked_start=0.1, last_layer_frozen=0.3, momentum=(0.99, 1.0)
+        ),
+        data=MultiCropImages("digits-cluttered", augment=MultiCropAugment.plain(2, (10, 10), global_scale=(0.6, 1.0), local_scale=(0.3, 0.6))),
         train=TrainConfig(
-            batch_size=128,
-            steps=1500,
+            batch_size=64,
+            steps=600,
             log_every=20,
-            optim=OptimConfig(lr=2e-3, betas=(0.9, 0.999), weight_decay=0.04, weight_decay_end=0.2, clip_norm=1.5),
+            optim=OptimConfig(lr=1e-3, betas=(0.9, 0.999), weight_decay=0.04, weight_decay_end=0.2, clip_norm=1.5),
             schedule=ScheduleConfig(warmup=0.1, floor=0.01),
         ),
     )
