@@ -213,7 +213,8 @@ def test_a_card_says_what_the_registry_says(name):
     assert all(part in text for part in (f"# {name}\n", registry.systems()[entry.system].citation))
     if entry.folder is None:
         assert card.data.eval_results is None and f'zoo.create("{name}")' in text and "No weights come with this name" in text
-        assert ("authors' weights are published under cc-by-nc-4.0" in text) == bool(entry.official)
+        licence = registry.systems()[entry.system].weights_licence
+        assert ("authors' weights " + (f"are published under {licence}" if licence else "can be converted") in text) == bool(entry.official)
         return
     files = {"README.md", "config.json", "model.safetensors", "origin.json", "picture.png", "preprocessor_config.json"}
     assert files <= {p.name for p in entry.folder.iterdir()} <= files | {"curves.png"}
