@@ -28,10 +28,11 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder as TorchvisionFolder
 from torchvision.transforms import v2
 
+from modalities.common.sources import Augmented
 from modalities.vision.augment import PretrainAugment
 from modalities.vision.files import ImageShards
 from modalities.vision.preprocess import ImagePreprocess
-from modalities.vision.sources import Augmented, ImageFolder
+from modalities.vision.sources import ImageFolder
 from trainer.data import Stream
 from trainer.remote import CACHE
 

@@ -28,6 +28,7 @@ from trainer.errors import ZooError
 from trainer.files import sha256_of
 from trainer.shards import Shard, write_index
 from trainer.sources import FileTable, open_arrays
+from trainer.video_files import EXTENSIONS as VIDEOS
 
 PLAIN = ImagePreprocess(size=(2, 2), channels=3, mean=(0.0,) * 3, std=(1.0,) * 3, crop_pct=1.0)
 FEW = Limits(encoded=2**24, decoded=2**25, arrays=20, text=2**20)
@@ -189,7 +190,7 @@ def _honest(rng: random.Random, ending: str) -> bytes:
         header[344:348] = b"n+1\0"
         content = bytes(header) + bytes(2 * 4 * 5 * 6)
         return gzip.compress(content) if ending == "nii.gz" else content
-    elif ending == "mp4":
+    elif f".{ending}" in VIDEOS:
         return b"\0\0\0\x18ftypisom\0\0\2\0isomiso2" + rng.randbytes(100)
     elif ending in ("flac", "ogg", "mp3"):
         return {"flac": b"fLaC", "ogg": b"OggS", "mp3": b"ID3\x03"}[ending] + rng.randbytes(200)

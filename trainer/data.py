@@ -23,7 +23,7 @@ from trainer.collate import collated
 from trainer.errors import CheckpointError, DataError, ZooError
 from trainer.objective import Batch
 from trainer.order import Positions, positions_of
-from trainer.randomness import reseed, sample_keys, undisturbed
+from trainer.randomness import reseed, sample_keys, split_keys, undisturbed
 
 BOOKMARK = 8
 """Samples whose ids are kept with a checkpoint."""
@@ -40,6 +40,7 @@ class Source(Protocol):
 
     - `fetch(indices, keys=None) -> Batch`: a whole batch at once (for sets in memory; what it changes at random it
       draws from `keys` by `randomness.draws`, and without keys nothing is changed);
+    - `rows`: how many rows of a batch a sample becomes, when it is several (clips of one video, put one after another by `collate`);
     - `collate(samples) -> Batch`: one batch of several samples, where stacking does not do (see trainer.collate);
     - `id(index) -> str`: what a sample is called, whatever the machine and the folder; else the index;
     - `order(seed, epoch) -> Order`: the order of an epoch; else a full shuffle;
@@ -115,7 +116,8 @@ class _Fetcher(Dataset):
                 batch = self.source.fetch([index for _, index in pairs], keys)
             else:
                 batch = collated(self.source, list(self._samples(pairs, keys.tolist())))
-            batch["sample_key"] = torch.from_numpy(keys.view(np.int64))
+            batch["sample_key"] = _row_keys(self.source, keys)
+            batch["sample_index"] = torch.tensor([index for _, index in pairs])
             return batch
         except ZooError as error:  # handed over as a value: a worker would wrap it in its own traceback text
             return error
@@ -140,7 +142,7 @@ class Stream:
         self.positions = positions_of(source, seed, self.total)
 
     def batches(self, first: int, workers: int | None = None, share: Share = Share()) -> Generator[Batch, None, None]:
-        """The micro-batches that this rank takes from step `first` to the end, each with `sample_key` (B,) int64.
+        """The micro-batches that this rank takes from step `first` to the end, each with `sample_key` (B,) int64 and, where it lies in the source, `sample_index` (B,).
 
         The same worker processes serve all epochs. Raises whatever ZooError a sample raises, DataError when the source cannot be read. (When a
         worker is killed, torch raises a RuntimeError from a signal handler, wherever the main thread happens to be.)
@@ -220,8 +222,15 @@ def ordered_batches(source: Source, batch_size: int) -> Iterator[Batch]:
     for start in range(0, len(source), batch_size):
         indices = list(range(start, min(start + batch_size, len(source))))
         batch = source.fetch(indices) if hasattr(source, "fetch") else collated(source, [source[i] for i in indices])
-        batch["sample_key"] = torch.from_numpy(sample_keys(0, [(0, i) for i in indices]).view(np.int64))
+        batch["sample_key"] = _row_keys(source, sample_keys(0, [(0, i) for i in indices]))
+        batch["sample_index"] = torch.tensor(indices)
         yield batch
+
+
+def _row_keys(source: Source, keys: np.ndarray) -> Tensor:
+    """A random number for each row of a batch, (B * rows,) int64: those of the samples (B,), or others drawn from them where a sample has several rows."""
+    rows = getattr(source, "rows", 1)
+    return torch.from_numpy((keys if rows == 1 else split_keys(keys, rows)).view(np.int64))
 
 
 def to_device(batch: Any, device: torch.device, channels_last: bool = False) -> Any:

@@ -20,6 +20,7 @@ from trainer import media
 from trainer.errors import DataError, ZooError, did_you_mean
 from trainer.image_files import EXTENSIONS as IMAGES
 from trainer.image_files import decode_image
+from trainer.video_files import EXTENSIONS as VIDEOS
 
 GIB = 2**30
 LONGEST_HEADER = 10_000
@@ -201,7 +202,7 @@ DECODERS: dict[str, Callable[[bytes, str, Limits], Any]] = {
     "txt": _text,
     "cls": _class,
     **dict.fromkeys(("wav", "flac", "ogg", "mp3"), _sound),
-    "mp4": _video,
+    **{ending.removeprefix("."): _video for ending in VIDEOS},
     "nii": _volume,
     "nii.gz": partial(_volume, packed=True),
 }

@@ -3,15 +3,15 @@
 What comes out is NumPy, so that data can be read without torch.
 """
 
-import importlib
 import io
 import math
-from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
 
-from trainer.errors import DataError, MissingDependencyError
+from trainer.errors import DataError
+from trainer.optional import library
+from trainer.video_files import VideoFile
 
 
 class Waveform(NamedTuple):
@@ -43,7 +43,7 @@ class Volume(NamedTuple):
 
 def decode_sound(data: bytes, where: str, limit: int) -> Waveform:
     """A wav, flac, ogg or mp3 file, at most `limit` bytes when decoded. Needs soundfile."""
-    soundfile = _library("soundfile", where)
+    soundfile = library("soundfile", where)
     with soundfile.SoundFile(io.BytesIO(data)) as file:
         size = file.frames * file.channels * 4
         if not 0 < size <= limit:
@@ -55,29 +55,14 @@ def decode_sound(data: bytes, where: str, limit: int) -> Waveform:
 
 
 def decode_video(data: bytes, where: str, limit: int) -> Frames:
-    """The frames of an mp4 file, at most `limit` bytes when decoded. Needs av (PyAV)."""
-    if data[4:8] != b"ftyp":  # FFmpeg would also read play lists, which name other files
-        raise DataError(f"{where} is no mp4 file: it does not begin with an ftyp box.")
-    av = _library("av", where)
-    frames, size = [], 0
-    with av.open(io.BytesIO(data), format="mp4") as container:
-        if not container.streams.video:
-            raise DataError(f"{where} has no video in it.")
-        stream = container.streams.video[0]
-        stream.thread_count = 1  # the loader's workers are the parallel part
-        for frame in container.decode(stream):
-            size += frame.width * frame.height * 3
-            if size > limit:
-                raise DataError(f"{where} is longer than {limit:,} bytes of frames. Cut it into clips.")
-            frames.append(frame.to_ndarray(format="rgb24"))
-        if len({frame.shape for frame in frames}) != 1:
-            raise DataError(f"{where} has {'no frame' if not frames else 'frames of several sizes'}. Encode it again.")
-        return Frames(np.stack(frames), float(stream.average_rate or 0))
+    """The frames of an mp4, webm, mkv or avi file, at most `limit` bytes when decoded. Needs av (PyAV)."""
+    with VideoFile(data, where) as video:
+        return Frames(video.frames(range(video.count), limit), video.rate)
 
 
 def decode_volume(data: bytes, where: str, limit: int) -> Volume:
     """A NIfTI-1 or NIfTI-2 file (unpacked), at most `limit` bytes as float32. Needs nibabel."""
-    nibabel = _library("nibabel", where)
+    nibabel = library("nibabel", where)
     kind = nibabel.Nifti2Image if data[:4] in (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c") else nibabel.Nifti1Image
     image = kind.from_bytes(data)
     shape, stored = image.shape, image.get_data_dtype()
@@ -88,10 +73,3 @@ def decode_volume(data: bytes, where: str, limit: int) -> Volume:
             f"expected whole or real numbers, all there, and at most {limit:,} bytes as float32."
         )
     return Volume(image.get_fdata(dtype=np.float32, caching="unchanged"), image.affine.astype(np.float64))
-
-
-def _library(name: str, where: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise MissingDependencyError(f"{where} needs the library {name!r}, which is not installed: pip install {name}.") from error

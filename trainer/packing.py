@@ -64,6 +64,9 @@ class RawData(Protocol):
     def members(self, index: int) -> dict[str, bytes]:
         """Ending -> content of the sample's files, the number of its class as "cls". DataError when they cannot be read."""
 
+    def fits(self) -> bool:
+        """Whether the first sample has a file of the modality: tars do not say what they hold."""
+
     def check(self, index: int) -> Seen:
         """Decode the whole sample. DataError that names the file (or shard, key and member) when that fails."""
 

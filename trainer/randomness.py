@@ -24,6 +24,11 @@ def sample_keys(seed: int, pairs: list[tuple[int, int]]) -> np.ndarray:
     return _hash(_hash(_hash(np.uint64(key(seed)) + np.zeros_like(epoch)) + epoch) + index)
 
 
+def split_keys(keys: np.ndarray, count: int) -> np.ndarray:
+    """`count` random numbers for each key, one after another, (B * count,) uint64: keys for the parts of a sample."""
+    return _hash(_hash(keys)[:, None] + np.arange(1, count + 1, dtype=np.uint64)).reshape(-1)
+
+
 def draws(keys: np.ndarray, count: int) -> np.ndarray:
     """`count` uniform numbers in [0, 1) for each key, (B, count) float64."""
     return (_hash(keys[:, None] + np.arange(1, count + 1, dtype=np.uint64)) >> np.uint64(11)) * 2.0**-53

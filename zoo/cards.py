@@ -257,8 +257,8 @@ def snippet(model: Model, where: str = FOLDER) -> str:
 
 def usage(model: Model) -> str:
     """Python lines that use a `model`."""
-    config = model.config
-    return entry_of(model).snippet.format(width=config.embed_dim, tokens=model.pos_embed.shape[1], classes=getattr(config, "num_classes", 0))
+    config, table = model.config, getattr(model, "pos_embed", None)
+    return entry_of(model).snippet.format(width=config.embed_dim, tokens=0 if table is None else table.shape[1], classes=getattr(config, "num_classes", 0))
 
 
 def describe_input(model: Model) -> str:

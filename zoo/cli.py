@@ -63,7 +63,7 @@ def show_verb(arguments: list[str]) -> None:
 
 
 def demo_verb(arguments: list[str]) -> None:
-    """Run the demo of a modality from data to published model: `zoo demo [vision]`."""
+    """Run the demo of a modality from data to published model: `zoo demo [vision|video]`."""
     import tyro
 
     def demo(modality: tyro.conf.Positional[str] = "vision", to: Path | None = None) -> None:
@@ -72,7 +72,7 @@ def demo_verb(arguments: list[str]) -> None:
 
         if modality not in registry.MODALITIES:
             raise ConfigError(f"There is no demo of {modality!r}.{did_you_mean(modality, registry.MODALITIES)} Demos: {', '.join(registry.MODALITIES)}.")
-        run_demo(to or Path("runs") / "demo" / modality)
+        run_demo(modality, to or Path("runs") / "demo" / modality)
 
     tyro.cli(demo, args=arguments, prog="zoo demo", use_underscores=True)
 

@@ -40,8 +40,8 @@ ALLOWED = {
     *(f"torch.{kind}Storage" for kind in ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")),
 }
 """Everything that a pickle may name."""
-WRAPPERS = ("model", "teacher")
-"""Entries under which a file may keep its weights (of a self-distilled model the teacher's are published)."""
+WITHIN = ("model", "module", "teacher")
+"""Under which key of a file the weights may lie (of a self-distilled model the teacher's are published)."""
 LARGEST_PICKLE = 64 * 2**20
 """Bytes of the pickle proper, without the tensors, of which a file may hold so many."""
 
@@ -79,7 +79,7 @@ def convert(
 
 
 def read_release(path: Path) -> dict[str, Tensor]:
-    """The weights of a file by name: safetensors, or a pickle of torch.save that holds tensors (perhaps under "model") and options.
+    """The weights of a file by name: safetensors, or a pickle of torch.save that holds tensors (perhaps under one of `WITHIN`) and options.
 
     Raises CheckpointError that says what else the file is, which forbidden name it wants to import, or which entry is no tensor.
     """
@@ -138,14 +138,15 @@ def globals_of(data: bytes) -> set[str]:
 
 def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
     """The weights in what a pickle held. Each must be an ordinary tensor that fills the memory it claims."""
-    inside = next((key for key in WRAPPERS if isinstance(content, Mapping) and key in content), None)
-    state = content if inside is None else content[inside]
+    state = next((content[key] for key in WITHIN if key in content), content) if isinstance(content, Mapping) else content
+    if isinstance(state, Mapping) and isinstance(state.get("config"), Mapping):  # SparK keeps its arguments among the weights, which tell them as well
+        state = {name: tensor for name, tensor in state.items() if name != "config"}
     if not isinstance(state, Mapping) or not state:
         raise CheckpointError(f"{path} holds a {type(state).__name__} and no weights by name.")
     for name, tensor in state.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             keys = ", ".join(shorten(key, 30) for key in list(state)[:8])
-            raise CheckpointError(f"{path}: {shorten(name)} is a {type(tensor).__name__}, not a tensor (entries: {keys}). Expected weights by name, or such under {' or '.join(map(repr, WRAPPERS))}.")
+            raise CheckpointError(f"{path}: {shorten(name)} is a {type(tensor).__name__}, not a tensor (entries: {keys}). Expected weights by name, or such under {' or '.join(map(repr, WITHIN))}.")
         if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
             raise CheckpointError(f"{path}: {shorten(name)} is no ordinary tensor ({tensor.layout}, {tensor.device}). Expected plain weights.")
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():

@@ -1,5 +1,6 @@
 """`zoo pack` and `zoo data`: tars with an index out of any format, everything read once, a summary with pictures."""
 
+import importlib
 import statistics
 from collections import Counter
 from pathlib import Path
@@ -25,22 +26,25 @@ DRAWN = 32
 
 def pack(
     data: tyro.conf.Positional[str], /, to: Path, modality: str | None = None, unlabelled: bool = False, exclude: Path | None = None,
-    layout: tyro.conf.OmitArgPrefixes[PackConfig] = PackConfig(),
+    resize: int | None = None, layout: tyro.conf.OmitArgPrefixes[PackConfig] = PackConfig(),
 ) -> Path:  # fmt: skip
     """Pack data of any format into tars with an index, which are quick to copy and to read from a network.
 
-    Files are copied as they are. A folder with `train` and `val` gives both as sub-folders. After a stop, the same
+    Files are copied as they are, but folders of frames become video files. A folder with `train` and `val` gives both as sub-folders. After a stop, the same
     command goes on.
 
     Args:
         data: Folder, tars or URL; see docs/data.md.
         to: Folder for the tars: new, or one in which the same command was stopped.
-        modality: Which kind of data it is. Default: the only one that the data can be.
+        modality: Which kind of data it is. Default: what an index says, else the first whose files are there (folders of images are images).
         unlabelled: Sub-folders are no classes.
         exclude: List of samples to leave out, as `zoo data check` writes it.
+        resize: Encode videos again, the shorter side of their frames so many pixels at most, so that clips are quick to read.
     """
     parts = _parts(data, modality, labelled=not unlabelled)
     listed = read_quarantine(exclude) if exclude else set()
+    if resize is not None:
+        parts = {part: _resized(raw, resize) for part, raw in parts.items()}
     for part, raw in parts.items():
         mine = {name.removeprefix(f"{part}/") for name in listed if name.startswith(f"{part}/")} if part else listed
         place = pack_samples(raw, to / part, layout, mine)
@@ -57,7 +61,7 @@ def check(path: tyro.conf.Positional[str], /, modality: str | None = None, worke
 
     Args:
         path: Folder, tars or URL.
-        modality: Which kind of data it is. Default: the only one that the data can be.
+        modality: Which kind of data it is. Default: what an index says, else the first whose files are there (folders of images are images).
         workers: Threads.
         to: The list of what is damaged. Default: NAME-quarantine.txt in the current folder. Not written when all is well.
     """
@@ -86,7 +90,7 @@ def show(path: tyro.conf.Positional[str], /, modality: str | None = None, to: Pa
 
     Args:
         path: Folder, tars or URL.
-        modality: Which kind of data it is. Default: the only one that the data can be.
+        modality: Which kind of data it is. Default: what an index says, else the first whose files are there (folders of images are images).
         to: The picture. Default: NAME-samples.png in the current folder.
     """
     for part, raw in _parts(path, modality).items():
@@ -110,15 +114,35 @@ def show(path: tyro.conf.Positional[str], /, modality: str | None = None, to: Pa
 def _parts(path: str, modality: str | None, labelled: bool = True) -> dict[str, RawData]:
     """The parts of a data set as the modality's own reader gives them."""
     index = Path(path) / INDEX
+    if modality is None and index.is_file():
+        said = read_json(index).get("modality")
+        modality = said if said in registry.MODALITIES else None
     if modality is None:
-        modality = read_json(index).get("modality") if index.is_file() else None
-        if modality not in registry.MODALITIES:
-            if len(registry.MODALITIES) > 1:
-                raise ConfigError(f"Say which kind of data {path} is: --modality {' or '.join(registry.MODALITIES)}.")
-            modality = registry.MODALITIES[0]
+        return _guessed(path, labelled)
     if modality not in registry.MODALITIES:
         raise ConfigError(f"{modality!r} is no modality.{did_you_mean(modality, registry.MODALITIES)} Modalities: {', '.join(registry.MODALITIES)}.")
     return registry.load(f"modalities.{modality}.data:raw_parts")(path, labelled)
+
+
+def _guessed(path: str, labelled: bool) -> dict[str, RawData]:
+    """The parts of a data set as the first modality that finds its files there. Folders of image files are images, not videos in frames."""
+    first: DataError | None = None
+    for modality in registry.MODALITIES:
+        try:
+            parts = registry.load(f"modalities.{modality}.data:raw_parts")(path, labelled)
+            if all(raw.fits() for raw in parts.values()):
+                return parts
+        except DataError as error:
+            first = first or error
+    raise first or ConfigError(f"Say which kind of data {path} is: --modality {' or '.join(registry.MODALITIES)}.")
+
+
+def _resized(raw: RawData, side: int) -> RawData:
+    """The samples encoded again in another size, by their modality's own function. ConfigError when it has none."""
+    data = importlib.import_module(f"modalities.{raw.modality}.data")
+    if not hasattr(data, "resized"):
+        raise ConfigError(f"resize={side} is for videos; these are samples of {raw.modality}, which are packed as they are. Leave it out.")
+    return data.resized(raw, side)
 
 
 def _classes(raw: RawData) -> list[str]:

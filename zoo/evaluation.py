@@ -23,13 +23,14 @@ def evaluate(name: tyro.conf.Positional[str], /, data: str, per_class: int | Non
         neighbours: PNG to draw test images in, each with its nearest training images by the model's features.
     """
     modality = pretrained.modality_of(name)
+    draw = registry.load_task(modality, "draw_neighbours", "A sheet of neighbours (--neighbours)") if neighbours is not None else None
     model = pretrained.load(name, size=size)
     rows = registry.load(f"modalities.{modality}.tasks:evaluate")(model, data, per_class)
     rows = [{**row, "command": command()} for row in rows]
     for row in rows:
         print(in_words(row))
-    if neighbours is not None:
-        print(registry.load(f"modalities.{modality}.tasks:draw_neighbours")(model, data, neighbours, per_class))
+    if draw is not None:
+        print(draw(model, data, neighbours, per_class))
     if to is not None:
         write_json(to, rows)
     return rows

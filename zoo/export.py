@@ -14,7 +14,7 @@ from modalities.common.exporting import Export, example
 from modalities.common.model import Model
 from modalities.common.run import command
 from modalities.common.stored import ORIGIN, beside
-from trainer.errors import CheckpointError, ConfigError, ModelError, UnknownNameError, did_you_mean
+from trainer.errors import ConfigError, ModelError, UnknownNameError, did_you_mean
 from trainer.files import atomic_folder, carry_over, write_text
 from zoo.cards import CARD, card_of, read_origin
 from zoo.graphs import onnx_export, torch_export

@@ -19,4 +19,5 @@ def predict(name: tyro.conf.Positional[str], files: tyro.conf.Positional[tuple[P
         size: Of an elastic model the part to apply: small, base, large, or width_depth as in 384_12. Default: the whole.
     """
     modality = pretrained.modality_of(name)
-    print(registry.load(f"modalities.{modality}.tasks:predict")(pretrained.load(name, size=size), list(files), to, attention))
+    apply = registry.load_task(modality, "predict_attention", "A picture of the attention (--attention)") if attention else registry.load(f"modalities.{modality}.tasks:predict")
+    print(apply(pretrained.load(name, size=size), list(files), to))

@@ -82,17 +82,6 @@ class HeldOut:
         return result(self.source, self.task, name, percent(value), unit="%")
 
 
-class Frozen(Objective):
-    """A model that is not trained, only measured by what it exports."""
-
-    def __init__(self, model: Model) -> None:
-        super().__init__()
-        self.model = model
-
-    def export(self) -> Model:
-        return self.model
-
-
 class FrozenFeatures:
     """What `model.embed` of the exported model is worth without training it: `probe` (linear) and `knn` (5 neighbours).
 
@@ -117,6 +106,17 @@ class FrozenFeatures:
     def row(self, name: str, value: float) -> Row:
         detail = f"{self.words[name]} on frozen features, {len(self.train)} labelled training samples"
         return result(self.test, self.task, "accuracy", percent(value), detail, "%")
+
+
+class Frozen(Objective):
+    """A model that is measured as it is, for evaluators that ask for nothing but `export`."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def export(self) -> Model:
+        return self.model
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,17 @@
 """A model in the form of another library: what is written, what was left out, and how to see that it computes the same."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from modalities.common.model import Model
-from trainer.errors import ModelError
+from trainer.errors import MissingDependencyError, ModelError
 
 Run = Callable[[Tensor], dict[str, Tensor]]
 """An input of the model (B, ...) -> what comes out, by the names of `Model.outputs`, and others that the export adds."""
@@ -40,3 +43,26 @@ def example(model: Model, samples: int, seed: int = 0) -> Tensor:
     if shape is None:
         raise ModelError(f"{type(model).__name__} has no input of one fixed shape, so what is exported of it cannot be checked.")
     return torch.randn(samples, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+def transformers_library() -> ModuleType:
+    """transformers, or MissingDependencyError: an export for it is checked by loading it there."""
+    try:
+        import transformers
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError("transformers is not installed, and the export is checked by loading it there: pip install 'modality-zoo[transformers]'.") from error
+    return transformers
+
+
+@contextmanager
+def quiet(logging: Any) -> Iterator[None]:
+    """Without the progress bars and remarks of transformers: what was loaded is checked here."""
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from modalities.common.loading import Change, Rule
 from modalities.common.masking import Masking, gather_tokens, keep_count, mask_from_noise
 from modalities.common.model import Model
-from modalities.common.positions import sincos_table
-from modalities.common.vit import ViTConfig, ViTEncoder, adapted_table, init_linear, transformer
+from modalities.common.vit import ViTConfig, ViTEncoder, adapted_table, init_linear
 from trainer.errors import ModelError
 from trainer.objective import Batch
 from trainer.randomness import draws_on_device
@@ -48,7 +47,8 @@ class Reconstruction:
     latent: Tensor
     """(B, P+K, D) encoder output after the final norm; visible patches in the order of `masking.ids_keep`."""
     prediction: Tensor
-    """(B, L, V) predicted patches in raster order, visible ones included."""
+    """(B, L, V) predicted patches in raster order, visible ones included; (B, M, V) of a model that predicts only the
+    hidden ones, in the order of `masking.ids_hidden`."""
     masking: Masking
     """Which patches were hidden."""
 
@@ -69,9 +69,8 @@ class MaskedAutoencoder(ViTEncoder):
         """Values of one patch, all channels."""
         self.decoder_embed = init_linear(nn.Linear(config.embed_dim, width))
         self.mask_token = nn.Parameter(torch.empty(1, 1, width).normal_(std=0.02))
-        table = sincos_table(width, config.grid, config.position_layout, self.prefix)
-        self.decoder_pos_embed = nn.Parameter(table, requires_grad=False)
-        self.decoder_blocks = transformer(config, width, config.decoder_depth, config.decoder_num_heads, config.decoder_mlp_ratio)
+        self.decoder_pos_embed = self.new_positions(width)
+        self.decoder_blocks = self.new_blocks(width, config.decoder_depth, config.decoder_num_heads, config.decoder_mlp_ratio)
         self.decoder_norm = nn.LayerNorm(width, eps=config.norm_eps)
         self.decoder_pred = self._new_prediction()
 
@@ -92,18 +91,31 @@ class MaskedAutoencoder(ViTEncoder):
     def init_new(self, names: set[str]) -> None:
         self.decoder_pred = self._new_prediction()
 
+    @property
+    def noise_length(self) -> int:
+        """How many random numbers decide the mask of a sample: one for each patch, unless patches are hidden together."""
+        return self.patch_embed.length
+
+    def visible_count(self, mask_ratio: float) -> int:
+        """How many patches stay visible. ModelError when none does."""
+        return keep_count(self.patch_embed.length, mask_ratio)
+
+    def mask(self, noise: Tensor, mask_ratio: float) -> Masking:
+        """The masking that noise (B, noise_length) gives: small values stay visible."""
+        return mask_from_noise(noise, self.visible_count(mask_ratio))
+
     def draw_masking(self, x: Tensor, noise: Tensor | None, mask_ratio: float, keys: Tensor | None = None) -> Masking:
         """Choose the visible patches of an input (B, C, *input_size) at random.
 
-        `noise` (B, L) replaces the random draw. With `keys` (B,), those of the trainer's batches, the draw depends on
+        `noise` (B, noise_length) replaces the random draw. With `keys` (B,), those of the trainer's batches, the draw depends on
         them alone: the masks are the same however the batch is shared among processes.
         """
-        expected = (x.shape[0], self.patch_embed.length)
+        expected = (x.shape[0], self.noise_length)
         if noise is None:
             noise = torch.rand(expected, device=x.device) if keys is None else draws_on_device(keys, expected[1])
         elif tuple(noise.shape) != expected:
             raise ModelError(f"Masking noise must be (samples, patches) = {expected}, found {tuple(noise.shape)}.")
-        return mask_from_noise(noise, keep_count(expected[1], mask_ratio))
+        return self.mask(noise, mask_ratio)
 
     def encode(self, x: Tensor, masking: Masking) -> Tensor:
         """(B, C, *input_size) -> (B, P+K, D): only the visible patches go through the blocks."""
@@ -122,7 +134,7 @@ class MaskedAutoencoder(ViTEncoder):
         return self.decoder_pred(x)[:, self.prefix :]  # (B, L, V)
 
     def forward(self, batch: Batch, noise: Tensor | None = None, mask_ratio: float = 0.75) -> Reconstruction:
-        """Hide `mask_ratio` of the patches and predict all of them. `noise` (B, L): small values stay visible."""
+        """Hide `mask_ratio` of the patches and predict them. `noise` (B, noise_length): small values stay visible."""
         x = self.input(batch)
         masking = self.draw_masking(x, noise, mask_ratio, batch.get("sample_key"))
         latent = self.encode(x, masking)

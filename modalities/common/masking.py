@@ -1,6 +1,7 @@
 """Random masking of patches: which are kept, and how to put everything back in order.
 
-He et al. 2021 (MAE), section 3.1: noise per patch, sort, keep the first. Letters: B batch, L patches, K kept.
+He et al. 2021 (MAE), section 3.1: noise per patch, sort, keep the first. Tubes: Tong et al. 2022 (VideoMAE), section 3.3.
+Letters: B batch, L patches, K kept, M = L - K removed.
 """
 
 import math
@@ -25,6 +26,11 @@ class Masking:
     mask: Tensor
     """(B, L) float32, 1 = removed, 0 = kept."""
 
+    @property
+    def ids_hidden(self) -> Tensor:
+        """(B, M) indices of the removed patches, in the order that `ids_restore` gives them."""
+        return torch.argsort(self.ids_restore, dim=1)[:, self.ids_keep.shape[1] :]
+
 
 def keep_count(length: int, mask_ratio: float) -> int:
     """How many of `length` patches stay visible: int(length * (1 - mask_ratio)), rounded down as in the paper's code."""
@@ -44,6 +50,37 @@ def mask_from_noise(noise: Tensor, keep: int) -> Masking:
     ids_shuffle = torch.argsort(noise, dim=1, stable=True)  # (B, L)
     ids_restore = torch.argsort(ids_shuffle, dim=1)  # (B, L) the rank of each patch
     return Masking(ids_shuffle[:, :keep], ids_restore, (ids_restore >= keep).float())
+
+
+def tube_counts(places: int, mask_ratio: float) -> tuple[int, int]:
+    """(visible, hidden) places of a tube mask: int(places * mask_ratio) are hidden, rounded down as in VideoMAE's code."""
+    if not 0 <= mask_ratio < 1:
+        raise ModelError(f"mask_ratio is the share of hidden patches and must be at least 0 and below 1, found {mask_ratio}.")
+    hidden = int(places * mask_ratio)
+    return places - hidden, hidden
+
+
+def tube_mask(noise: Tensor, slots: int, mask_ratio: float) -> Masking:
+    """Hide the same places in each of `slots` slots of time: those with the largest noise, (B, places).
+
+    Tokens are ordered slot by slot, L = slots * places; kept and removed ones are in raster order.
+    """
+    visible, _ = tube_counts(noise.shape[1], mask_ratio)
+    return _in_raster_order(mask_from_noise(noise, visible).mask.repeat(1, slots), visible * slots)
+
+
+def mask_from_flags(hidden: Tensor) -> Masking:
+    """A masking by flags (B, L), true = removed, in raster order. ModelError unless all samples have as many, and some are visible."""
+    counts = hidden.sum(dim=1)
+    if counts.min() != counts.max() or counts.max() == hidden.shape[1]:
+        raise ModelError(f"All samples of a batch must hide equally many of the {hidden.shape[1]} patches and leave some, found {counts.unique().tolist()[:8]} hidden.")
+    return _in_raster_order(hidden.float(), hidden.shape[1] - int(counts[0]))
+
+
+def _in_raster_order(mask: Tensor, keep: int) -> Masking:
+    """A masking by its mask (B, L), of which `keep` patches are 0 in every sample."""
+    order = torch.argsort(mask, dim=1, stable=True)  # (B, L) kept, then removed
+    return Masking(order[:, :keep], torch.argsort(order, dim=1), mask)
 
 
 def gather_tokens(x: Tensor, ids: Tensor) -> Tensor:

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from modalities import registry
 from modalities.common import hub
+from modalities.common.load_report import Row
 from modalities.common.loading import DTYPES, Placement, Search, Weights, load_model, skeleton
 from modalities.common.model import Model
 from modalities.common.preprocess import Preprocess
-from modalities.common.stored import CONFIG, Description, InMemory, Stored, check_config, licence_of_card
+from modalities.common.stored import CONFIG, Description, InMemory, Stored, Without, check_config, licence_of_card
 from trainer import config as configs
 from trainer.errors import CheckpointError, ConfigError, UnknownNameError, did_you_mean, shorten
 
@@ -106,7 +107,7 @@ def recognise(meta: Mapping[str, Tensor], config: Any, where: str, preprocessing
     keys = ", ".join(shorten(name) for name in sorted(meta)[:5])
     raise CheckpointError(
         f"{where} is in no layout that the zoo knows (first tensors: {keys}). Expected a folder written by save_pretrained, "
-        "or a ViT-MAE checkpoint in the layout of the official code, transformers or timm, with its config.json."
+        "or a ViT-MAE or VideoMAE checkpoint in the layout of the official code, transformers or (images) timm, with its config.json."
     )
 
 
@@ -125,6 +126,8 @@ def assemble(described: Description, weights: Weights, where: str, wish: Wish = 
     old = configs.from_dict(cls.config_class, described.fields, where)
     target, new = _wished(cls, old, wish, where)
     new_head = wish.num_outputs is not None
+    left = [Row("unused", cls.part_of(n), None, None, (n,), (tuple(weights.meta[n].shape),), why) for n, why in described.ignored.items()]
+    weights = Without(weights, described.ignored) if left else weights
     with Search(weights) if not wish.placement.allow_nonfinite else nullcontext() as search:
         source = model = skeleton(cls, old, len(weights.meta), where)
         if (target, new) != (cls, old) or new_head:
@@ -142,7 +145,7 @@ def assemble(described: Description, weights: Weights, where: str, wish: Wish = 
         model.preprocess = preprocess if model.input_shape() == source.input_shape() else preprocess.adapted(model.input_shape())
         if model.preprocess is None:
             notes.append(f"preprocessing: none for inputs of {model.input_shape()}; normalise them yourself as the checkpoint's {preprocess}")
-    model.load_report = replace(model.load_report, notes=(*model.load_report.notes, *notes))
+    model.load_report = replace(model.load_report, rows=(*model.load_report.rows, *left), notes=(*model.load_report.notes, *notes))
     return model
 
 

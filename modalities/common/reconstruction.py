@@ -1,12 +1,12 @@
 """The objective of masked auto-encoding: mean squared error on the hidden patches (He et al. 2021, section 3.3)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from modalities.common.masked_autoencoder import MaskedAutoencoder
-from modalities.common.masking import keep_count
+from modalities.common.masked_autoencoder import MaskedAutoencoder, Reconstruction
 from modalities.common.patches import patchify, unpatchify
 from trainer.errors import ConfigError
 from trainer.objective import Batch, Losses, Objective
@@ -32,18 +32,25 @@ class MaskedReconstructionConfig:
 class MaskedReconstruction(Objective):
     """Loss = sum over hidden patches of their mean squared error / number of hidden patches in the batch."""
 
+    fill: ClassVar[float] = 0.0
+    """What hidden patches hold in the pictures of `reconstruct`."""
+
     def __init__(self, model: MaskedAutoencoder, config: MaskedReconstructionConfig) -> None:
         super().__init__()
+        self.check(model, config)
+        self.model = model
+        self.config = config
+
+    def check(self, model: MaskedAutoencoder, config: MaskedReconstructionConfig) -> None:
+        """Raise ConfigError when the config asks for what this model cannot do."""
         length = model.patch_embed.length
-        if keep_count(length, config.mask_ratio) == length:
+        if model.visible_count(config.mask_ratio) == length:
             raise ConfigError(
                 f"mask_ratio={config.mask_ratio} hides none of the {length} patches, so there is nothing to predict. "
-                f"Raise it to at least {1 / length:.4g}, or use smaller patches."
+                f"Raise it to at least {1 / model.noise_length:.4g}, or use smaller patches."
             )
         if config.norm_pix_loss and model.patch_values < 2:
             raise ConfigError("norm_pix_loss needs patches of at least 2 values, found 1. Switch it off or use larger patches.")
-        self.model = model
-        self.config = config
 
     def target(self, batch: Batch) -> Tensor:
         """What the prediction is compared with, (B, L, V): the patches, normalised one by one if the config says so."""
@@ -67,20 +74,24 @@ class MaskedReconstruction(Objective):
 
     @torch.no_grad()
     def reconstruct(self, batch: Batch, noise: Tensor | None = None) -> dict[str, Tensor]:
-        """Inputs to look at, each shaped as the input: `original`, `masked` (hidden patches 0) and `reconstruction`.
+        """Inputs to look at, each shaped as the input: `original`, `masked` (hidden patches `fill`) and `reconstruction`.
 
         The reconstruction shows visible patches as they are. With norm_pix_loss, predicted patches get the
         true mean and deviation of the patch, which the model does not know: it is a picture, not a prediction.
         """
         out = self.model(batch, noise, self.config.mask_ratio)
         patches, hidden = self._patches(batch), out.masking.mask[:, :, None]  # (B, L, V), (B, L, 1)
-        predicted = out.prediction.float()
+        predicted = self.everywhere(out, patches)
         if self.config.norm_pix_loss:
             mean, deviation = self._statistics(patches)
             predicted = predicted * deviation + mean
-        shown = {"original": patches, "masked": patches * (1 - hidden), "reconstruction": torch.lerp(patches, predicted, hidden)}
+        shown = {"original": patches, "masked": patches * (1 - hidden) + self.fill * hidden, "reconstruction": torch.lerp(patches, predicted, hidden)}
         config = self.model.config
         return {name: unpatchify(p, config.patch_size, config.grid, config.in_chans) for name, p in shown.items()}
+
+    def everywhere(self, out: Reconstruction, patches: Tensor) -> Tensor:
+        """The prediction for every patch, (B, L, V); where the model gives none, the `patches` themselves."""
+        return out.prediction.float()
 
     def _patches(self, batch: Batch) -> Tensor:
         return patchify(self.model.input(batch), self.model.config.patch_size).float()

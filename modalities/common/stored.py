@@ -1,7 +1,7 @@
 """What lies in a model folder or a single weight file: its config, its preprocessing and its tensors, checked but not yet read."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import yaml
 from huggingface_hub import ModelCard
 from torch import Tensor
 
-from modalities.common.loading import Names, own_name
+from modalities.common.loading import Names, Weights, own_name
 from modalities.common.preprocess import FILE as PREPROCESSING
 from trainer.errors import CheckpointError, shorten
 from trainer.files import open_regular, parse_json, read_json
@@ -47,6 +47,16 @@ class Description:
     """Fields of the objective that it was trained with, where the file says them."""
     preprocess: dict[str, Any] = field(default_factory=dict)
     """Fields in which its preprocessing differs from the usual one."""
+    ignored: dict[str, str] = field(default_factory=dict)
+    """Tensors of the file that are no weights -> why they are left out, for the report."""
+
+
+class Without:
+    """Weights but for some tensors, as `loading.Weights`."""
+
+    def __init__(self, weights: Weights, ignored: Collection[str]) -> None:
+        self.read, self.forget, self.searches = weights.read, weights.forget, weights.searches
+        self.meta = {name: tensor for name, tensor in weights.meta.items() if name not in ignored}
 
 
 class InMemory:

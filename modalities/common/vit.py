@@ -5,7 +5,6 @@ code, so that their checkpoints load without renaming. Checked numerically again
 Letters: B batch, C channels, L patches, P 1 with a class token and 0 without, D width.
 """
 
-import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -125,11 +124,19 @@ class ViTEncoder(Model):
         """Tokens before the patches."""
         self.patch_embed = PatchEmbed(config.input_size, config.patch_size, config.in_chans, width)
         self.cls_token = nn.Parameter(torch.empty(1, 1, width).normal_(std=0.02)) if config.class_token else None
-        table = sincos_table(width, config.grid, config.position_layout, self.prefix)
-        self.pos_embed = nn.Parameter(table, requires_grad=False)
-        self.blocks = transformer(config, width, config.depth, config.num_heads, config.mlp_ratio, config.drop_path)
+        self.pos_embed = self.new_positions(width)
+        self.blocks = self.new_blocks(width, config.depth, config.num_heads, config.mlp_ratio, config.drop_path)
         self.norm = nn.LayerNorm(width, eps=config.norm_eps)
         nn.init.xavier_uniform_(self.patch_embed.proj.weight.data.flatten(1))
+
+    def new_positions(self, width: int) -> Tensor:
+        """The fixed table (1, P+L, width): a frozen parameter here; a model whose checkpoints do not hold it gives a buffer."""
+        table = sincos_table(width, self.config.grid, self.config.position_layout, self.prefix)
+        return nn.Parameter(table, requires_grad=False)
+
+    def new_blocks(self, width: int, depth: int, heads: int, mlp_ratio: float, drop_path: float = 0.0) -> nn.Sequential:
+        """Fresh blocks of one width, of the encoder or of a decoder."""
+        return transformer(self.config, width, depth, heads, mlp_ratio, drop_path)
 
     def input(self, batch: Batch) -> Tensor:
         """The tensor of the batch that this model reads. DataError when the batch has none."""
@@ -192,12 +199,6 @@ def adapted_table(name: str, old: ViTConfig, new: ViTConfig) -> dict[str, Adapta
         return {}
     how = f"position table interpolated from {_times(old.grid)} to {_times(new.grid)} patches"
     return {name: Adaptation(how, lambda table: resize_positions(table, old.grid, new.grid, int(old.class_token)))}
-
-
-def mlp_ratio(hidden: int, width: int) -> float:
-    """The mlp_ratio for which int(width * ratio) is exactly `hidden`, whatever the rounding."""
-    ratio = hidden / width
-    return ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)
 
 
 def _times(sides: tuple[int, ...]) -> str:

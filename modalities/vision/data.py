@@ -4,27 +4,27 @@ The batch keys of this modality: "image" (B, C, H, W) float32, normalised by `Im
 an index into the source's `classes`, when the set is labelled.
 """
 
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from modalities.common.folders import train_and_test
+from modalities.common.raw import RawSamples, parts_of
+from modalities.common.sources import Augmented, some_of, without_excluded
+from modalities.common.splits import Splits
 from modalities.vision import digits
 from modalities.vision.augment import FinetuneAugment, PretrainAugment
-from modalities.vision.files import ImageMixture, is_table, open_images
+from modalities.vision.files import ImageMixture, open_images
 from modalities.vision.images import as_picture, read_image, to_tensor
 from modalities.vision.preprocess import ImagePreprocess
-from modalities.vision.raw import RawPictures, open_raw
-from modalities.vision.sources import TEST_FOLDERS, TRAIN_FOLDER, Augmented, ImageArray, ImageFolder, ImageSource
-from trainer.corrupt import SkipCorrupt, check_policy, read_quarantine
+from modalities.vision.raw import open_raw
+from modalities.vision.sources import ImageArray, ImageSource
+from trainer.corrupt import SkipCorrupt, check_policy
 from trainer.errors import ConfigError, DataError, did_you_mean
 from trainer.mixture import MixtureConfig
-from trainer.remote import scheme
-from trainer.shards import is_shards
 
 BUILT_IN = ("digits", "digits-cluttered")
 MAX_ERRORS = 100
@@ -61,13 +61,7 @@ class ImageSet:
     def _open(self, path: str, preprocess: ImagePreprocess, **options: Any) -> ImageSource:
         """The pictures of a path without those of `exclude`, whose ids are as seen from `self.path`."""
         source = open_images(path, preprocess, **options)
-        inside = Path(path) == Path(self.path) or Path(self.path) in Path(path).parents
-        if self.exclude and inside:
-            listed, folder = read_quarantine(self.exclude), Path(path).relative_to(self.path)
-            names = [(folder / source.id(i)).as_posix() for i in range(len(source))]
-            if listed and listed.isdisjoint(names) and not any((Path(self.path) / name).exists() for name in listed):
-                raise DataError(f"{self.exclude} leaves out {min(listed)!r}, and nothing that it names is in {self.path}. Is it the list of other data?")
-            source = source.take([i for i, name in enumerate(names) if name not in listed])
+        source = without_excluded(source, self.exclude, path, self.path) if self.exclude else source
         if self.on_error == "raise":
             check_images(source)
         return source
@@ -109,7 +103,7 @@ class UnlabelledImages(ImageSet):
             for part in (source, source.held_out):
                 part.classes, part.labels = (), None
         else:
-            train, test = _train_and_test(self.path)
+            train, test = train_and_test(self.path, BUILT_IN)
             source = self._open(train, preprocess, labelled=False)
             if test is not None:
                 source.held_out = self._tolerant(self._open(test, preprocess, labelled=False))
@@ -117,28 +111,11 @@ class UnlabelledImages(ImageSet):
 
 
 @dataclass(frozen=True)
-class LabelledImages(ImageSet):
+class LabelledImages(Splits, ImageSet):
     """Pictures in classes for fine-tuning and evaluation: how they are divided, and changed at random in training."""
 
-    test_path: str | None = None
-    """Folder, shards or table with the test images. Null: `val`, `valid`, `validation` or `test` beside `train`, else a split."""
-    test_fraction: float = 0.2
-    """Part of each class that is kept for testing when there is no test folder."""
-    split_seed: int = 0
-    """Decides that split."""
-    per_class: int | None = None
-    """Labelled images per class to train on. Null: all."""
-    subset_seed: int = 0
-    """Decides which ones."""
     augment: FinetuneAugment = field(default_factory=FinetuneAugment)
     """Random changes in training."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.test_fraction < 1:
-            raise ConfigError(f"data.test_fraction must be between 0 and 1, found {self.test_fraction}.")
-        if self.per_class is not None and self.per_class < 1:
-            raise ConfigError(f"data.per_class must be at least 1 (or null for all), found {self.per_class}.")
 
     def build(self, preprocess: ImagePreprocess) -> tuple[ImageSource, ImageSource]:
         """(training set, test set); the first augmented and, with `per_class`, cut down. The second is held out from the first."""
@@ -164,16 +141,8 @@ class LabelledImages(ImageSet):
             train: ImageSource = built_in(self.path, "train", preprocess, self.scenes, 1)
             test: ImageSource = built_in(self.path, "test", preprocess, self.scenes, self.scenes.test_views)
         else:
-            train_path, test_path = _train_and_test(self.path)
-            test_path = self.test_path or test_path
-            train = self._open(train_path, preprocess, classes=classes)
-            if test_path is None:
-                train, test = split(train, self.test_fraction, self.split_seed)
-            else:
-                test = self._open(test_path, preprocess, classes=train.classes)
-        if self.per_class is not None:
-            train = labelled_subset(train, self.per_class, self.subset_seed)
-        return train, test
+            train, test = self.divided(self.path, BUILT_IN, "images", lambda path, known: self._open(path, preprocess, classes=known or classes))
+        return self.few(train), test
 
 
 def built_in(
@@ -198,52 +167,14 @@ def built_in(
     return ImageArray(images, preprocess, labels, digits.CLASSES, name, about)
 
 
-def raw_parts(path: str, labelled: bool = True) -> dict[str, RawPictures]:
-    """What lies at a path or URL, in any format, as files: {"": everything}, or the parts of a folder by their names ("train", "val").
-
-    All parts number their classes as "train" does; without `labelled` sub-folders mean nothing. DataError when there is
-    nothing of a known format.
-    """
-    if path in BUILT_IN:
-        raise ConfigError(f"{path!r} is built in: it consists of no files.")
-    train, _ = _train_and_test(path)
-    if train == path:
-        return {"": open_raw(path, labelled)}
-    first = open_raw(train, labelled)
-    others = [name for name in TEST_FOLDERS if (Path(path) / name).is_dir()]
-    known = {"labelled": bool(first.classes), "classes": first.classes or None}
-    return {TRAIN_FOLDER: first, **{name: open_raw(str(Path(path) / name), **known) for name in others}}
-
-
-def labelled_subset(source: ImageSource, per_class: int = 10, seed: int = 0) -> ImageSource:
-    """`per_class` samples of each class, in the order of the source; DataError when a class has fewer."""
-    by_class = _by_class(source)
-    short = {source.classes[c]: len(members) for c, members in by_class.items() if len(members) < per_class}
-    if short:
-        counts = ", ".join(f"{name}: {count}" for name, count in short.items())
-        raise DataError(
-            f"{per_class} labelled images per class were asked for, but {source.name} has fewer in {counts}. Ask for fewer or add images."
-        )
-    generator = torch.Generator().manual_seed(seed)
-    chosen = [members[i] for members in by_class.values() for i in torch.randperm(len(members), generator=generator)[:per_class].tolist()]
-    return source.take(sorted(chosen))
-
-
-def split(source: ImageSource, test_fraction: float, seed: int = 0) -> tuple[ImageSource, ImageSource]:
-    """A (train, test) split by class, each class with at least one sample in both; DataError when a class has only one."""
-    generator, test = torch.Generator().manual_seed(seed), set()
-    for label, members in _by_class(source).items():
-        if len(members) < 2:
-            raise DataError(f"Class {source.classes[label]!r} of {source.name} has {len(members)} image(s); a split needs at least 2.")
-        count = min(max(round(len(members) * test_fraction), 1), len(members) - 1)
-        test.update(members[i] for i in torch.randperm(len(members), generator=generator)[:count].tolist())
-    return source.take([i for i in range(len(source)) if i not in test]), source.take(sorted(test))
+def raw_parts(path: str, labelled: bool = True) -> dict[str, RawSamples]:
+    """What lies at a path or URL, in any format, as files: see `modalities.common.raw.parts_of`."""
+    return parts_of(path, labelled, BUILT_IN, "images", open_raw)
 
 
 def check_images(source: ImageSource, count: int = 16) -> None:
     """Read the first, the last and `count` random images, so that a bad folder is told about at once (DataError)."""
-    chosen = random.Random(0).sample(range(len(source)), min(count, len(source)))
-    for index in sorted({0, len(source) - 1, *chosen}):
+    for index in some_of(source, count):
         read_image(source.item(index), source.preprocess.channels)
 
 
@@ -259,35 +190,6 @@ def pixel_statistics(source: ImageSource, limit: int = 1000) -> tuple[tuple[floa
 
 def _augmented(source: ImageSource, augment: Callable[[Any], Tensor] | None) -> ImageSource:
     return source if augment is None else Augmented(source, augment)
-
-
-def _by_class(source: ImageSource) -> dict[int, list[int]]:
-    """Label -> indices of its samples."""
-    if source.labels is None:
-        raise DataError(f"{source.name} has no labels. Expected one sub-folder per class.")
-    members: dict[int, list[int]] = {label: [] for label in range(len(source.classes))}
-    for index, label in enumerate(source.labels.tolist()):
-        members[label].append(index)
-    return members
-
-
-def _train_and_test(path: str) -> tuple[str, str | None]:
-    """What to train on: the path itself or the folder `train` in it; and, where there is one beside it, the folder to test on."""
-    if scheme(path) or is_shards(path) or (is_table(path) and Path(path).exists()):
-        return path, None
-    root = Path(path)
-    if not root.exists():
-        hint = did_you_mean(path, BUILT_IN)
-        raise DataError(f"{path} does not exist.{hint} Expected images (a folder, tars, a table), or one of the built-in sets: {', '.join(BUILT_IN)}.")
-    test = next((root / name for name in TEST_FOLDERS if (root / name).is_dir()), None)
-    if (root / TRAIN_FOLDER).is_dir():
-        return str(root / TRAIN_FOLDER), None if test is None else str(test)
-    if test is not None:  # else "training" and "val" would become two classes
-        raise DataError(
-            f"{root} has a folder {test.name!r} but no {TRAIN_FOLDER!r}. Rename the folder with the training images to "
-            f"{TRAIN_FOLDER!r}, or give data.path and data.test_path; if {test.name!r} is a class, put all classes into {TRAIN_FOLDER!r}."
-        )
-    return path, None
 
 
 def preprocess_for(data: ImageSet, input_size: tuple[int, int], channels: int) -> ImagePreprocess:

@@ -3,8 +3,6 @@
 Weights are written under the names that are on the Hub for each class, so that older versions of the libraries read them as well.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from modalities.common.exporting import Export, Run
+from modalities.common.exporting import Export, Run, quiet, transformers_library
 from modalities.common.model import Model
 from modalities.common.vit import ViTEncoder
 from modalities.vision.interop.mae import Fields, State, to_layout, to_timm, to_transformers
@@ -20,7 +18,7 @@ from modalities.vision.models.mae import MAE
 from modalities.vision.models.poa import POA
 from modalities.vision.models.vit import ViTClassifier
 from modalities.vision.preprocess import ImagePreprocess
-from trainer.errors import MissingDependencyError, ModelError
+from trainer.errors import ModelError
 from trainer.files import write_json
 from trainer.weights import write_safetensors
 
@@ -39,6 +37,12 @@ ARCHITECTURES = {
 """Width, depth, heads and patch -> timm's name. Any other size is written as the base model with other arguments."""
 TIMM_EPS = 1e-6
 """Epsilon of the norms of timm's vision transformers, which no argument changes."""
+TIMM_USAGE = (
+    'import timm\n\nmodel = timm.create_model("local-dir:PLACE", pretrained=True).eval()  # hf-hub:NAMESPACE/NAME, once it is on the Hub\n'
+    "transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))"
+)
+"""Lines that use what was written for timm."""
+TIMM_NUMBERS = "timm's own numbers stand in config.json"
 RESAMPLE = {"nearest": 0, "bilinear": 2, "bicubic": 3}
 """Pillow's numbers."""
 
@@ -72,14 +76,7 @@ def timm_export(model: Model, objective: Fields) -> Export:
     preprocess = model.preprocess if isinstance(model.preprocess, ImagePreprocess) else None
 
     def write(folder: Path) -> None:
-        with torch.device("meta"):
-            theirs = timm.create_model(architecture, **arguments)
-        theirs.load_state_dict(state, strict=True, assign=True)
-        data = {"input_size": (c.in_chans, *c.input_size)}
-        if preprocess is not None:
-            data |= {"mean": preprocess.mean, "std": preprocess.std, "interpolation": preprocess.interpolation, "crop_pct": preprocess.crop_pct}
-        names = {"label_names": list(c.class_names)} if classifier and c.class_names else {}
-        timm.models.save_for_hf(theirs, folder, model_config=names, model_args=arguments, safe_serialization=True, data_config=data)
+        write_timm(folder, architecture, arguments, state, model)
 
     def load(folder: Path) -> Run:
         theirs = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
@@ -95,19 +92,28 @@ def timm_export(model: Model, objective: Fields) -> Export:
         "timm",
         write,
         load,
-        'import timm\n\nmodel = timm.create_model("local-dir:PLACE", pretrained=True).eval()  # hf-hub:NAMESPACE/NAME, once it is on the Hub\n'
-        "transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))",
+        TIMM_USAGE,
         left_out,
-        (*_folded(model), *_other_eps(c.norm_eps), *_no_preprocess(preprocess, "timm's own numbers stand in config.json")),
+        (*folded(model), *_other_eps(c.norm_eps), *no_preprocess(preprocess, TIMM_NUMBERS)),
     )
+
+
+def write_timm(folder: Path, architecture: str, arguments: Fields, state: State, model: Model) -> None:
+    """Write the folder that timm loads: an architecture of its own with arguments, filled strictly, with the model's preprocessing and class names."""
+    with torch.device("meta"):
+        theirs = timm.create_model(architecture, **arguments)
+    theirs.load_state_dict(state, strict=True, assign=True)
+    data: Fields = {"input_size": model.input_shape()}
+    if isinstance(model.preprocess, ImagePreprocess):
+        p = model.preprocess
+        data |= {"mean": p.mean, "std": p.std, "interpolation": p.interpolation, "crop_pct": p.crop_pct}
+    names = list(getattr(model.config, "class_names", ()))
+    timm.models.save_for_hf(theirs, folder, model_config={"label_names": names} if names else {}, model_args=arguments, safe_serialization=True, data_config=data)
 
 
 def transformers_export(model: Model, objective: Fields) -> Export:
     """For transformers' Auto classes: ViTMAE with its decoder, ViT where the class token is used, BEiT where the mean of the patches is."""
-    try:
-        import transformers
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError("transformers is not installed, and the export is checked by loading it there: pip install 'modality-zoo[transformers]'.") from error
+    transformers = transformers_library()
     left_out, model = _left_out(model) if isinstance(model, POA) else (), model.part()
     if isinstance(model, MAE):
         state, config = to_transformers(model, objective)
@@ -129,7 +135,7 @@ def transformers_export(model: Model, objective: Fields) -> Export:
             write_json(folder / "preprocessor_config.json", _processor(preprocess))
 
     def load(folder: Path) -> Run:
-        with _quiet(transformers.logging):
+        with quiet(transformers.logging):
             theirs, report = getattr(transformers, name).from_pretrained(folder, output_loading_info=True, local_files_only=True, **options)
             encoder = transformers.AutoModel.from_pretrained(folder, mask_ratio=0.0, local_files_only=True) if isinstance(model, MAE) else None
         lacking = {key: sorted(map(str, value)) for key, value in report.items() if value}
@@ -147,7 +153,7 @@ def transformers_export(model: Model, objective: Fields) -> Export:
         f'from transformers import AutoImageProcessor, {name}\n\nmodel = {name}.from_pretrained("PLACE"{", add_pooling_layer=False" if without else ""})' + (f"  # {usage}" if usage else "")
         + ('\nprocessor = AutoImageProcessor.from_pretrained("PLACE", backend="pil")' if preprocess else ""),
         left_out,
-        (*_folded(model), *_scaled(model), *_no_preprocess(preprocess, "transformers has no image processor for such pictures")),
+        (*folded(model), *_scaled(model), *no_preprocess(preprocess, "transformers has no image processor for such pictures")),
         expected if isinstance(model, MAE) else None,
     )  # fmt: skip
 
@@ -237,12 +243,8 @@ def _plain_head(model: Model) -> State:
     """The encoder and head under timm's names; the batch norm of a linear probe, fixed after training, is put into its linear layer."""
     if getattr(model.config, "head", "linear") != "probe":
         return to_timm(model)
-    norm, linear = model.head
-    scale = (norm.running_var.double() + norm.eps).rsqrt()
-    weight = linear.weight.detach().double() * scale
-    bias = linear.bias.detach().double() - weight @ norm.running_mean.double()
     kept = {k: v for k, v in model.state_dict().items() if not k.startswith("head.")}
-    return kept | {"head.weight": weight.to(linear.weight.dtype), "head.bias": bias.to(linear.bias.dtype)}
+    return kept | {f"head.{name}": tensor for name, tensor in model.linear_head().items()}
 
 
 def _without_factors(state: State, depth: int) -> State:
@@ -274,20 +276,6 @@ def _processor(preprocess: ImagePreprocess) -> Fields:
     }
 
 
-@contextmanager
-def _quiet(logging: Any) -> Iterator[None]:
-    """Without the progress bars and remarks of transformers: what was loaded is checked here."""
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
-
-
 def _encoder(model: Model, place: str) -> Any:
     if not isinstance(model, ViTEncoder):
         raise ModelError(f"{place} holds vision transformers; this is a {type(model).__name__}.")
@@ -309,7 +297,8 @@ def _left_out(model: Model) -> tuple[str, ...]:
     return (f"the decoder ({tensors} tensors), which only pre-training needs",)
 
 
-def _folded(model: Model) -> tuple[str, ...]:
+def folded(model: Model) -> tuple[str, ...]:
+    """What is said of a linear probe's batch norm."""
     return ("the batch norm before the head of the probe is part of its linear layer",) if getattr(model.config, "head", "") == "probe" else ()
 
 
@@ -321,5 +310,6 @@ def _other_eps(eps: float) -> tuple[str, ...]:
     return (f"norms add {TIMM_EPS:g} to the variance instead of {eps:g}",) if eps != TIMM_EPS else ()
 
 
-def _no_preprocess(preprocess: ImagePreprocess | None, what: str) -> tuple[str, ...]:
+def no_preprocess(preprocess: ImagePreprocess | None, what: str) -> tuple[str, ...]:
+    """What is said where the other library does not hold the preprocessing."""
     return () if preprocess is not None else (f"the preprocessing of this model is not part of it: {what}",)

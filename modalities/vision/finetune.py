@@ -1,14 +1,14 @@
 """Fine-tuning an image encoder on labelled images: `python -m modalities.vision.finetune DATA --model NAME`.
 
-The recipe is MAE's (arXiv 2111.06377, appendix A.1): layer-wise learning rates, mixup and cutmix, drop path,
-global pooling; or, with `--head probe`, a linear probe on the frozen class token.
+The recipe is that of the encoder's paper (MAE, arXiv 2111.06377, appendix A.1; SparK, arXiv 2301.03580, for convolutional networks):
+layer-wise learning rates, mixup and cutmix, drop path, global pooling; or, with `--head probe`, a linear probe on frozen features.
 """
 
 import logging
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -16,13 +16,15 @@ from modalities import registry
 from modalities.common import pretrained
 from modalities.common.evaluation import ReportedEvaluator
 from modalities.common.run import Draw, ModelRecipe
-from modalities.common.vit import ViTEncoder
+from modalities.common.sheets import spread
 from modalities.vision.augment import FinetuneAugment
 from modalities.vision.data import BUILT_IN, ImageSource, LabelledImages, preprocess_for
 from modalities.vision.evaluation import supervised
-from modalities.vision.models.vit import ViTClassifier
+from modalities.vision.models.convnet import ConvNetConfig
+from modalities.vision.models.mae import MAEConfig
 from modalities.vision.objectives.classification import Classification, ClassificationConfig
-from modalities.vision.pictures import contact_sheet, spread
+from modalities.vision.pictures import contact_sheet
+from trainer import config as settings
 from trainer.errors import ConfigError, ModelError
 from trainer.optim import OptimConfig
 from trainer.recipe import TrainConfig
@@ -42,9 +44,10 @@ class FinetuneRecipe(ModelRecipe):
     scratch: bool = False
     """Start from random weights of the same architecture instead (the comparison that shows what pre-training gave)."""
     head: Literal["linear", "probe"] = "linear"
-    """linear: the whole network is trained. probe: only a linear layer on the frozen, batch-normalised class token."""
-    pool: Literal["avg", "token"] = "avg"
-    """What the head sees: the mean of the patch tokens, or the class token (always so for a probe)."""
+    """linear: the whole network is trained. probe: only a linear layer on frozen, batch-normalised features."""
+    pool: Literal["avg", "token"] | None = None
+    """What the head of a vision transformer sees: the mean of the patch tokens, or the class token. Null: the class token for a probe, else
+    the mean. A convolutional network has no such choice."""
     drop_path: float = 0.1
     """Stochastic depth: the last block is skipped with this probability, the first never."""
     objective: ClassificationConfig = field(default_factory=ClassificationConfig)
@@ -53,10 +56,10 @@ class FinetuneRecipe(ModelRecipe):
     """Which labelled images, and how they are changed at random."""
 
     def __post_init__(self) -> None:
-        if self.head == "probe" and (self.pool != "token" or self.drop_path):
+        if self.head == "probe" and (self.pool == "avg" or self.drop_path):
             raise ConfigError(
-                f"A probe reads the class token of a frozen network: head='probe' needs pool='token' and drop_path=0, "
-                f"found pool={self.pool!r} and drop_path={self.drop_path}."
+                f"A probe reads the features of a frozen network, of a vision transformer its class token: head='probe' needs pool='token' (or null) "
+                f"and drop_path=0, found pool={self.pool!r} and drop_path={self.drop_path}."
             )
 
     def build(self) -> tuple[ImageSource, Classification]:
@@ -64,18 +67,21 @@ class FinetuneRecipe(ModelRecipe):
             raise ConfigError("Say which encoder to start from: --model FOLDER_OR_NAME (`zoo list` shows the names).")
         architecture_only = self.scratch and self.model in registry.entries()
         encoder = (pretrained.create(self.model) if architecture_only else pretrained.load(self.model)).part(self.size)
-        if not isinstance(encoder, ViTEncoder):
-            raise ModelError(f"{self.model} is a {type(encoder).__name__}; fine-tuning on images needs a vision transformer.")
+        target = registry.systems()[encoder.system].tasks.get("classification")
+        if target is None:
+            raise ModelError(f"{self.model} is a {encoder.system}, which nothing makes a classifier of.")
+        classifier = registry.system_class(target)
         preprocess = encoder.preprocess or preprocess_for(self.data, encoder.config.input_size, encoder.config.in_chans)
         if self.scratch:
             encoder = type(encoder)(encoder.config)
         train, test = self.data.build(preprocess)
-        kind = type(encoder) if isinstance(encoder, ViTClassifier) else ViTClassifier
-        model = kind.from_encoder(
-            encoder, len(train.classes), pool="token" if self.head == "probe" else self.pool, drop_path=self.drop_path,
-            head=self.head, class_names=train.classes,
-        )  # fmt: skip
-        model.name, model.preprocess = f"{kind.system}-{train.name}", preprocess
+        changes = {"drop_path": self.drop_path, "head": self.head, "class_names": train.classes}
+        if "pool" in classifier.config_class.__dataclass_fields__:
+            changes["pool"] = self.pool or ("token" if self.head == "probe" else "avg")
+        elif self.pool is not None:
+            raise ConfigError(f"pool={self.pool!r} is for vision transformers, and {self.model} is a {encoder.system}. Set it to null.")
+        model = classifier.from_encoder(encoder, len(train.classes), **changes)
+        model.name, model.preprocess = f"{target}-{train.name}", preprocess
         log.info("%d training and %d test images of %d classes", len(train), len(test), len(train.classes))
         return train, self.objective.build(model)
 
@@ -106,15 +112,12 @@ class FinetuneRecipe(ModelRecipe):
 
 
 def default_recipe(model: str, head: str = "linear", data: str = "") -> FinetuneRecipe:
-    """MAE's fine-tuning (or, for head="probe", linear-probe) recipe, with the values for the size of the encoder.
+    """The fine-tuning (or, for head="probe", linear-probe) recipe of the encoder's paper, with the values for its size.
 
-    Learning rates are per 256 samples; the batch is 256 where the paper has 1024 (16384 for the probe), so
+    Learning rates are per 256 samples; the batch is 256 where the papers have 1024 to 4096 (16384 for the probe), so
     that it fits one device.
     """
-    if not model or model in registry.entries():
-        width = registry.find(model).fields.get("embed_dim", 768) if model else 768
-    else:
-        width = pretrained.load(model).config.embed_dim
+    config = _config_of(model)
     changes = FinetuneAugment.probe() if head == "probe" else FinetuneAugment()
     if data in BUILT_IN:  # small grey digits: no mirror image, no colour operations
         changes = FinetuneAugment.none()
@@ -123,13 +126,41 @@ def default_recipe(model: str, head: str = "linear", data: str = "") -> Finetune
         optim = OptimConfig(name="lars", base_lr=0.1, betas=None, weight_decay=0.0)
         train = TrainConfig(batch_size=256, epochs=90, optim=optim, schedule=ScheduleConfig(warmup=10 / 90))
         plain = ClassificationConfig(mixup=0.0, cutmix=0.0, label_smoothing=0.0)
-        return FinetuneRecipe(**shared, head="probe", pool="token", drop_path=0.0, objective=plain, train=train)
+        return FinetuneRecipe(**shared, head="probe", drop_path=0.0, objective=plain, train=train)
+    if isinstance(config, ConvNetConfig):
+        return _convnet_recipe(config, shared)
+    width = config.embed_dim
     base_lr, layer_decay, drop_path, epochs = (5e-4, 0.65, 0.1, 100) if width <= 768 else (1e-3, 0.75, 0.2, 50)
     if width > 1024:
         drop_path = 0.3
     optim = OptimConfig(base_lr=base_lr, betas=(0.9, 0.999), weight_decay=0.05, layer_decay=layer_decay)
     train = TrainConfig(batch_size=256, epochs=epochs, optim=optim, schedule=ScheduleConfig(warmup=5 / epochs, floor=1e-6 / base_lr))
     return FinetuneRecipe(**shared, drop_path=drop_path, train=train)
+
+
+def _convnet_recipe(config: ConvNetConfig, shared: dict[str, Any]) -> FinetuneRecipe:
+    """SparK's fine-tuning (spec: the repository's `downstream_imagenet/arg.py`), without its repeated augmentation."""
+    width, deep = config.widths[-1], sum(config.depths) > 16
+    if config.block == "convnext":
+        base_lr, decay, drop_path, epochs = (2e-4, 0.01, 0.3, 400) if width <= 768 else (1e-4, 0.01, 0.4, 400) if width <= 1024 else (1e-4, 0.02, 0.5, 200)
+        optim = OptimConfig(base_lr=base_lr, betas=(0.9, 0.999), weight_decay=decay, layer_decay=0.7)
+        warmup, mixup = 20, 0.8
+    else:
+        base_lr, layer_decay, drop_path, epochs = (1e-3, 0.8, 0.2, 300) if deep else (2e-3, 0.7, 0.05, 300)
+        optim = OptimConfig(name="lamb", base_lr=base_lr, betas=(0.9, 0.999), weight_decay=0.02, layer_decay=layer_decay)
+        warmup, mixup = 5, 0.1
+    train = TrainConfig(batch_size=256, epochs=epochs, ema=0.9999, optim=optim, schedule=ScheduleConfig(warmup=warmup / epochs))
+    return FinetuneRecipe(**shared, drop_path=drop_path, objective=ClassificationConfig(mixup=mixup), train=train)
+
+
+def _config_of(model: str) -> Any:
+    """The config of an encoder by its name or place; of none given, that of the default one."""
+    if not model:
+        return MAEConfig()
+    if model not in registry.entries():
+        return pretrained.load(model).config
+    entry = registry.find(model)
+    return settings.replace(registry.system_class(entry.system).config_class(), entry.fields)
 
 
 def digits_recipe(model: str, data: LabelledImages, seed: int, scratch: bool = False) -> FinetuneRecipe:

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
+from modalities.common.sources import Encoded
 from trainer.errors import DataError
 from trainer.image_files import explained, opened
 
@@ -24,18 +25,6 @@ PHOTOMETRIC = 262
 """TIFF tag; 0: the largest value is black, as in some X-ray scans."""
 ROUNDING = 1e-3
 """How far outside 0..1 a float picture may lie (a bicubic resize overshoots by rounding)."""
-
-
-class Encoded(bytes):
-    """The content of an image file, with what errors call it."""
-
-    def __new__(cls, content: bytes, where: str) -> "Encoded":
-        self = super().__new__(cls, content)
-        self.where = where
-        return self
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Encoded, (bytes(self), self.where)
 
 
 def as_picture(raw: Any, channels: int, where: str = "the image") -> Picture:

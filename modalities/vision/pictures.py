@@ -1,29 +1,21 @@
-"""Sheets of pictures as PNG files: reconstructions row by row, samples with captions."""
+"""Sheets of pictures as PNG files: reconstructions row by row, samples with captions, attention, nearest neighbours."""
 
 import math
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor
 
+from modalities.common.sheets import GAP, GREY, INK, TEXT, cell, font, new_sheet, resized, save_sheet, shortened
 from modalities.vision.preprocess import ImagePreprocess
 from trainer.errors import DataError
-from trainer.files import explain
 
-SMALLEST, LARGEST = 128, 256
-"""Sides of a picture on a sheet, in pixels: smaller ones are enlarged by a whole number, larger ones shrunk."""
-GAP = 10
-TEXT, TITLE = 14, 17
-GREY = 127
-FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
-"""Pillow's own font has ASCII only; class names have more, and captions have arrows."""
 FRAME, GREEN, RED = 4, (40, 160, 60), (200, 50, 40)
-INK, PAPER = (30, 30, 30), (255, 255, 255)
+"""Of neighbours: pixels of a frame, its colour for one of the same class and for another."""
 
 
 def reconstruction_sheet(
@@ -45,15 +37,15 @@ def reconstruction_sheet(
     pixels = {label: _pixels(images[:count], preprocess) for label, images in rows.items()}
     if hidden is not None:
         pixels["masked"][hidden[:count].bool().any(dim=1).cpu().numpy()] = GREY
-    samples, height, width = len(pixels["original"]), *_cell(pixels["original"])
-    left = 2 * GAP + max(math.ceil(_font(TEXT).getlength(label)) for label in rows)
-    sheet, draw, top = _sheet(title, left + samples * (width + GAP), len(rows) * (height + GAP))
+    samples, height, width = len(pixels["original"]), *cell(pixels["original"])
+    left = 2 * GAP + max(math.ceil(font(TEXT).getlength(label)) for label in rows)
+    sheet, draw, top = new_sheet(title, left + samples * (width + GAP), len(rows) * (height + GAP))
     for row, (label, pictures) in enumerate(pixels.items()):
         y = top + row * (height + GAP)
-        draw.text((left - GAP, y + height // 2), label, INK, _font(TEXT), anchor="rm")
+        draw.text((left - GAP, y + height // 2), label, INK, font(TEXT), anchor="rm")
         for column, picture in enumerate(pictures):
-            sheet.paste(_resized(picture, height, width), (left + column * (width + GAP), y))
-    return _save(sheet, path)
+            sheet.paste(resized(picture, height, width), (left + column * (width + GAP), y))
+    return save_sheet(sheet, path)
 
 
 def contact_sheet(
@@ -68,16 +60,16 @@ def contact_sheet(
     pictures = _pixels(images, preprocess)
     if labels is not None and len(labels) != len(pictures):
         raise DataError(f"A contact sheet needs one caption per image, found {len(labels)} for {len(pictures)} images.")
-    height, width = _cell(pictures)
+    height, width = cell(pictures)
     columns = min(columns, len(pictures))
     pitch = height + GAP + (TEXT + GAP // 2 if labels is not None else 0)
-    sheet, draw, top = _sheet(title, GAP + columns * (width + GAP), math.ceil(len(pictures) / columns) * pitch)
+    sheet, draw, top = new_sheet(title, GAP + columns * (width + GAP), math.ceil(len(pictures) / columns) * pitch)
     for i, picture in enumerate(pictures):
         x, y = GAP + i % columns * (width + GAP), top + i // columns * pitch
-        sheet.paste(_resized(picture, height, width), (x, y))
+        sheet.paste(resized(picture, height, width), (x, y))
         if labels is not None:
-            draw.text((x + width // 2, y + height + 2), _shortened(str(labels[i]), width), INK, _font(TEXT), anchor="ma")
-    return _save(sheet, path)
+            draw.text((x + width // 2, y + height + 2), shortened(str(labels[i]), width), INK, font(TEXT), anchor="ma")
+    return save_sheet(sheet, path)
 
 
 def attention_sheet(images: Tensor, maps: Tensor, path: Path | str, title: str = "", heads: int = 6) -> Path:
@@ -88,19 +80,19 @@ def attention_sheet(images: Tensor, maps: Tensor, path: Path | str, title: str =
     if maps.ndim != 4 or len(maps) != len(images):
         raise DataError(f"Attention must be (B, heads, rows, columns) for {len(images)} images, found {tuple(maps.shape)}.")
     pictures = _pixels(images, None)
-    height, width = _cell(pictures)
+    height, width = cell(pictures)
     shown = min(heads, maps.shape[1])
     labels = ["image", "all heads", *(f"head {i}" for i in range(shown))]
-    sheet, draw, top = _sheet(title, GAP + len(labels) * (width + GAP), len(pictures) * (height + GAP) + TEXT + GAP)
+    sheet, draw, top = new_sheet(title, GAP + len(labels) * (width + GAP), len(pictures) * (height + GAP) + TEXT + GAP)
     for column, label in enumerate(labels):
-        draw.text((GAP + column * (width + GAP) + width // 2, top), label, INK, _font(TEXT), anchor="ma")
-    for row, (picture, found) in enumerate(zip(pictures, maps.float())):
-        image = _resized(picture, height, width)
+        draw.text((GAP + column * (width + GAP) + width // 2, top), label, INK, font(TEXT), anchor="ma")
+    for row, (plain, found) in enumerate(zip(pictures, maps.float())):
+        image = resized(plain, height, width)
         mean = _coloured(found.mean(dim=0), height, width)
         cells = [image, Image.blend(image, mean, 0.6), *(_coloured(one, height, width) for one in found[:shown])]
-        for column, cell in enumerate(cells):
-            sheet.paste(cell, (GAP + column * (width + GAP), top + TEXT + GAP + row * (height + GAP)))
-    return _save(sheet, path)
+        for column, picture in enumerate(cells):
+            sheet.paste(picture, (GAP + column * (width + GAP), top + TEXT + GAP + row * (height + GAP)))
+    return save_sheet(sheet, path)
 
 
 def neighbour_sheet(
@@ -114,23 +106,18 @@ def neighbour_sheet(
     if len(queries) != count or len(captions) != count or any(len(row) != k for row in found):
         raise DataError(f"A sheet of neighbours needs as many queries as rows and a caption for each, found {len(queries)}, {count} x {k} and {len(captions)}.")
     rows = _pixels(torch.cat([queries[:, None], neighbours], dim=1).flatten(0, 1), None)
-    height, width = _cell(rows)
+    height, width = cell(rows)
     pitch, gap = height + 2 * GAP + TEXT, 3 * GAP
-    sheet, draw, top = _sheet(title, gap + (k + 1) * (width + GAP), count * pitch)
+    sheet, draw, top = new_sheet(title, gap + (k + 1) * (width + GAP), count * pitch)
     for row in range(count):
         for column in range(k + 1):
             x, y = GAP + column * (width + GAP) + (gap - GAP if column else 0), top + row * pitch
             if column and right is not None:
                 draw.rectangle((x - FRAME, y - FRAME, x + width + FRAME - 1, y + height + FRAME - 1), GREEN if right[row][column - 1] else RED)
-            sheet.paste(_resized(rows[row * (k + 1) + column], height, width), (x, y))
+            sheet.paste(resized(rows[row * (k + 1) + column], height, width), (x, y))
             caption = found[row][column - 1] if column else captions[row]
-            draw.text((x + width // 2, y + height + FRAME + 1), _shortened(str(caption), width), INK, _font(TEXT), anchor="ma")
-    return _save(sheet, path)
-
-
-def spread(length: int, count: int) -> list[int]:
-    """`count` indices spread evenly over a range: which samples to show."""
-    return [i * length // min(count, length) for i in range(min(count, length))]
+            draw.text((x + width // 2, y + height + FRAME + 1), shortened(str(caption), width), INK, font(TEXT), anchor="ma")
+    return save_sheet(sheet, path)
 
 
 def _pixels(images: Tensor, preprocess: ImagePreprocess | None) -> np.ndarray:
@@ -147,62 +134,4 @@ def _coloured(values: Tensor, height: int, width: int) -> Image.Image:
     """A map (h, w) in colours, from its least to its largest value."""
     low, high = values.min(), values.max()
     shares = ((values - low) / (high - low).clamp(min=1e-12)).cpu().numpy()
-    return _resized((matplotlib.colormaps["inferno"](shares)[:, :, :3] * 255).round().astype(np.uint8), height, width)
-
-
-def _cell(pictures: np.ndarray) -> tuple[int, int]:
-    """Height and width at which (B, h, w, 3) are drawn."""
-    height, width = pictures.shape[1:3]
-    zoom = max(1, math.ceil(SMALLEST / max(height, width)))  # whole: every pixel stays a sharp square
-    scale = min(zoom, LARGEST / max(height, width)) if zoom == 1 else zoom
-    return max(round(height * scale), 1), max(round(width * scale), 1)
-
-
-def _resized(picture: np.ndarray, height: int, width: int) -> Image.Image:
-    enlarged = height >= picture.shape[0]
-    return Image.fromarray(picture).resize((width, height), Image.Resampling.NEAREST if enlarged else Image.Resampling.LANCZOS)
-
-
-def _sheet(title: str, width: int, height: int) -> tuple[Image.Image, ImageDraw.ImageDraw, int]:
-    """An empty sheet for `width` x `height` pixels of content below a title; and where the content begins."""
-    lines = _wrapped(title, width - 2 * GAP)
-    top = GAP + len(lines) * (TITLE + 6) + (GAP if lines else 0)
-    sheet = Image.new("RGB", (width, top + height), PAPER)
-    draw = ImageDraw.Draw(sheet)
-    for i, line in enumerate(lines):
-        draw.text((width // 2, GAP + i * (TITLE + 6)), line, INK, _font(TITLE), anchor="ma")
-    return sheet, draw, top
-
-
-def _wrapped(text: str, width: int) -> list[str]:
-    """Words in lines of at most `width` pixels."""
-    lines: list[str] = []
-    for word in text.split():
-        if lines and _font(TITLE).getlength(f"{lines[-1]} {word}") <= width:
-            lines[-1] += f" {word}"
-        else:
-            lines.append(word)
-    return [_shortened(line, width, TITLE) for line in lines]
-
-
-def _shortened(text: str, width: int, size: int = TEXT) -> str:
-    """`text`, cut off with an ellipsis where it does not fit into `width` pixels."""
-    short = text
-    while short and _font(size).getlength(short if short == text else short + "...") > width:
-        short = short[:-1]
-    return short if short == text else short + "..."
-
-
-@cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(FONT, size)
-
-
-def _save(sheet: Image.Image, path: Path | str) -> Path:
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(path, format="PNG")
-    except OSError as error:
-        raise explain(error, path) from error
-    return path
+    return resized((matplotlib.colormaps["inferno"](shares)[:, :, :3] * 255).round().astype(np.uint8), height, width)

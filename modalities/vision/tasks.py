@@ -1,51 +1,70 @@
 """What `zoo evaluate` and `zoo predict` do with images."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
+from modalities.common.classification import described
+from modalities.common.classifier import Classifier
 from modalities.common.evaluation import Frozen, FrozenFeatures, Judge, Row, features, results
 from modalities.common.model import Model
+from modalities.common.reconstruction import MaskedReconstruction
+from modalities.common.sheets import spread
+from modalities.common.vit import ViTEncoder
 from modalities.vision.data import LabelledImages, preprocess_for
 from modalities.vision.evaluation import CLASSIFICATION, probed, reconstructed, supervised
 from modalities.vision.models.mae import MAE
 from modalities.vision.models.poa import POA
-from modalities.vision.models.vit import ViTClassifier
+from modalities.vision.models.spark import SparK
 from modalities.vision.objectives.classification import ClassificationConfig
 from modalities.vision.objectives.mae import MAEObjectiveConfig
-from modalities.vision.pictures import neighbour_sheet, spread
+from modalities.vision.objectives.spark import SparKObjectiveConfig
+from modalities.vision.pictures import neighbour_sheet
 from modalities.vision.recipes.mae import draw_reconstructions
 from modalities.vision.recipes.poa import draw_attention
 from modalities.vision.sources import ImageSource
 from trainer.errors import DataError, ModelError
+from trainer.objective import Batch, Objective
 from trainer.randomness import seeded
+
+OBJECTIVES: dict[str, Any] = {MAE.system: MAEObjectiveConfig, SparK.system: SparKObjectiveConfig}
+"""System -> config of the objective that measures it without labels."""
 
 
 def evaluate(model: Model, path: str, per_class: int | None = None) -> list[Row]:
-    """Results on labelled images: a classifier's accuracy and loss, else probe and 5-NN on frozen features and, of an MAE, its loss.
+    """Results on labelled images: a classifier's accuracy and loss, else probe and 5-NN on frozen features and, of a masked auto-encoder, its loss.
 
     `path` is a folder of class folders or a built-in set, `per_class` limits the labelled training images. The test
-    set is the `val` or `test` folder beside `train`, else a fixed split. An MAE's loss is that of the paper's objective.
+    set is the `val` or `test` folder beside `train`, else a fixed split. The loss is that of the paper's objective.
     """
     train, test = _parts(model, path, per_class)
-    if _is_frozen(model):
-        return results([probed(train, test)], Frozen(model))
-    if isinstance(model, ViTClassifier):
+    if classifies(model):
         return results([supervised(test)], ClassificationConfig().build(model))
-    objective = MAEObjectiveConfig().build(model)
-    return results([probed(train, test), reconstructed(test, objective)], objective)
+    objective = build_objective(model)
+    loss = [reconstructed(test, objective)] if isinstance(objective, MaskedReconstruction) else []
+    return results([probed(train, test), *loss], objective)
 
 
 def judge(model: Model, path: str) -> Judge:
     """What tells models like `model` apart on labelled images: a classifier's accuracy, else that of 5-NN on frozen features."""
     train, test = _parts(model, path)
-    if _is_frozen(model):
-        return Judge(train, FrozenFeatures(train, test, CLASSIFICATION, kinds=("knn",)), "knn", Frozen)
-    if isinstance(model, ViTClassifier):
+    if classifies(model):
         return Judge(train, supervised(test), "accuracy", ClassificationConfig().build)
-    return Judge(train, FrozenFeatures(train, test, CLASSIFICATION, kinds=("knn",)), "knn", MAEObjectiveConfig().build)
+    return Judge(train, FrozenFeatures(train, test, CLASSIFICATION, kinds=("knn",)), "knn", build_objective)
+
+
+def classifies(model: Model) -> bool:
+    """Whether a model names classes, with a head."""
+    return isinstance(model, Classifier) and model.config.num_classes > 0
+
+
+def build_objective(model: Model) -> Objective:
+    """The paper's objective around a model without labels; around an encoder that has none, one that only shows it."""
+    config = OBJECTIVES.get(model.system)
+    return config().build(model) if config else Frozen(model)
 
 
 def draw_neighbours(model: Model, path: str, to: Path, per_class: int | None = None, queries: int = 8, neighbours: int = 7) -> Path:
@@ -66,51 +85,51 @@ def draw_neighbours(model: Model, path: str, to: Path, per_class: int | None = N
     return neighbour_sheet(shown, pictures, [test.classes[label] for label in labels], found, right, to, title)
 
 
-def _is_frozen(model: Model) -> bool:
-    """Whether a model gives features and nothing else: they are measured as they are."""
-    return isinstance(model, POA) or (isinstance(model, ViTClassifier) and not model.config.num_classes)
-
-
 def _parts(model: Model, path: str, per_class: int | None = None) -> tuple[ImageSource, ImageSource]:
     """Labelled images for training and for testing, as a model takes them; a classifier's are numbered by its own classes."""
     data = LabelledImages(path, per_class=per_class)
     preprocess = model.preprocess or preprocess_for(data, model.config.input_size, model.config.in_chans)
-    if isinstance(model, MAE) or _is_frozen(model):
+    if not classifies(model):
         return data.build_plain(preprocess)
-    if not isinstance(model, ViTClassifier):
-        raise ModelError(f"zoo evaluate does not know what to measure on a {type(model).__name__}.")
     train, test = data.build_plain(preprocess, classes=model.config.class_names or None)
     if len(test.classes) != model.config.num_classes:
         raise DataError(f"{test.name} has {len(test.classes)} classes and the classifier {model.config.num_classes}.")
     return train, test
 
 
-def predict(model: Model, files: list[Path], to: Path | None, attention: bool = False) -> str:
-    """What the model says of image files, as text. A masked auto-encoder draws its reconstructions to `to`; a model that only gives
-    features, or any with `attention`, draws what its class token looks at."""
-    if model.preprocess is None:
-        raise ModelError("This model has no preprocessor_config.json, so it cannot read files. Export it with its preprocessing.")
-    batch = model.preprocess([str(f) for f in files])
-    if _is_frozen(model) or attention:
-        to = to or Path("attention.png")
-        draw_attention(model, batch["image"], to, f"What the class token looks at: {', '.join(f.name for f in files[:3])}")
-        return f"{len(files)} image(s), what the last block's class token looks at in them: {to}"
-    if isinstance(model, ViTClassifier):
+def predict(model: Model, files: list[Path], to: Path | None) -> str:
+    """What the model says of image files, as text. A masked auto-encoder draws its reconstructions to `to`, a vision transformer that only
+    gives features what its class token looks at."""
+    batch = _read(model, files)
+    if classifies(model):
         with torch.inference_mode():
-            shares = model(batch).softmax(dim=1)  # (B, K)
-        best = shares.topk(min(5, shares.shape[1]), dim=1)
-        names = model.config.class_names or tuple(map(str, range(model.config.num_classes)))
-        return "\n".join(
-            f"{file}: " + ", ".join(f"{names[i]} {100 * share:.1f} %" for share, i in zip(values.tolist(), indices.tolist()))
-            for file, values, indices in zip(files, *best)
-        )
-    if not isinstance(model, MAE):
-        raise ModelError(f"zoo predict does not know what to show for a {type(model).__name__}.")
-    objective = MAEObjectiveConfig().build(model)
+            return described(model(batch), files, model.config.class_names)
+    objective = build_objective(model)
+    if not isinstance(objective, MaskedReconstruction):
+        if isinstance(model, (ViTEncoder, POA)):
+            return predict_attention(model, files, to)
+        raise ModelError(f"A {model.system} has neither classes nor a decoder, so there is nothing to show. Give it a head: `zoo finetune`.")
     to = to or Path("reconstruction.png")
     with seeded(0):
-        draw_reconstructions(objective, batch["image"], None, to, ", ".join(f.name for f in files[:3]))
-    return f"{len(files)} image(s), three quarters of each hidden and reconstructed: {to}"
+        draw_reconstructions(objective, batch["image"], None, to, _named(files))
+    return f"{len(files)} image(s), {100 * objective.config.mask_ratio:g} % of each hidden and reconstructed: {to}"
+
+
+def predict_attention(model: Model, files: list[Path], to: Path | None) -> str:
+    """Draw what the class token of a vision transformer looks at in image files. ModelError for another model."""
+    to = to or Path("attention.png")
+    draw_attention(model, _read(model, files)["image"], to, f"What the class token looks at: {_named(files)}")
+    return f"{len(files)} image(s), what the last block's class token looks at in them: {to}"
+
+
+def _read(model: Model, files: list[Path]) -> Batch:
+    if model.preprocess is None:
+        raise ModelError("This model has no preprocessor_config.json, so it cannot read files. Export it with its preprocessing.")
+    return model.preprocess([str(f) for f in files])
+
+
+def _named(files: list[Path]) -> str:
+    return ", ".join(f.name for f in files[:3])
 
 
 def write_example(model: Model, folder: Path) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -17,6 +18,8 @@ from torch import Tensor
 from modalities.common.golden import Golden
 from modalities.vision.interop import mae as interop
 from modalities.vision.interop.poa import to_official
+from modalities.vision.interop.spark import UNUSED, to_backbone
+from modalities.vision.models.convnet import ConvNet, ConvNetConfig
 from modalities.vision.models.mae import MAE, MAEConfig
 from modalities.vision.models.poa_vit import POAViT
 from modalities.vision.models.vit import ViTClassifier, ViTClassifierConfig
@@ -40,6 +43,10 @@ class Case:
     words: str
     joined: int = 0
     """Tensors of the model that are made of several of the file."""
+    resized: tuple[str, ...] = ("pos_embed", "patch_embed.proj.weight")
+    """Tensors of the model that another input size and other channels change."""
+    telling: str = "patch_embed"
+    """Part of the name of a tensor by which the size of the network is known."""
 
 
 def golden(name: str, keep: Callable[[str], bool] = lambda name: True) -> Callable[[], Checkpoint]:
@@ -97,6 +104,29 @@ def part_of_poa() -> Checkpoint:
     return to_official(randomise(POAViT(ViTClassifierConfig(**fields)))), {"head_dim": 8}
 
 
+def spark_golden(name: str) -> Callable[[], Checkpoint]:
+    return golden(f"vision/{name}.safetensors", lambda name: name not in UNUSED)
+
+
+def backbone(block: str, layout: str) -> Callable[[], Checkpoint]:
+    """A backbone alone, as the authors of SparK release it: without any config."""
+
+    def make() -> Checkpoint:
+        return to_backbone(randomise(ConvNet(ConvNetConfig(block=block, **SMALL_CONVNET))), layout), None
+
+    return make
+
+
+def convnet_of_timm(architecture: str, **arguments: Any) -> Callable[[], Checkpoint]:
+    def make() -> Checkpoint:
+        model = randomise(timm.create_model(architecture, num_classes=5, **arguments))
+        cfg = {"mean": [0.5] * 3, "std": [0.5] * 3, "input_size": [3, 64, 64]}
+        return dict(model.state_dict()), {"architecture": architecture, "num_classes": 5, "model_args": arguments, "pretrained_cfg": cfg}
+
+    return make
+
+
+SMALL_CONVNET = dict(input_size=64, depths=(1, 2, 1, 1), widths=(4, 6, 8, 10))
 CASES = [
     Case("MAE, official with decoder", golden("vision/mae_official.safetensors"), "vision/mae", "official", "encoder complete 30/30; decoder complete 32/32"),
     Case("MAE, official encoder", encoder_of_the_release, "vision/mae-vit", "official", "encoder complete 30/30"),
@@ -112,7 +142,25 @@ CASES = [
     Case("POA, official", golden("vision/poa.safetensors"), "vision/poa", "official", "encoder complete 48/48; mask token complete 1/1; heads complete 16/16"),
     Case("POA, teacher of a run", teacher_of_poa, "vision/poa", "official", "encoder complete 48/48; mask token complete 1/1; heads complete 16/16"),
     Case("POA, a part of it", part_of_poa, "vision/poa-vit", "official", "encoder complete 34/34"),
+    Case("VideoMAE, official", golden("video/videomae_official.safetensors"), "video/videomae", "official", "decoder complete 19/19; encoder complete 30/30", resized=("patch_embed.proj.weight",)),
+    Case("VideoMAE, official fine-tuned", golden("video/videomae_finetune.safetensors"), "video/videomae-vit", "official",
+         "encoder complete 28/28; norm of the mean complete 2/2; classification head complete 2/2", resized=("patch_embed.proj.weight",)),
+    Case("VideoMAE, transformers", golden("video/videomae_transformers.safetensors"), "video/videomae", "transformers",
+         "decoder complete 19/19; encoder complete 30/30", joined=3, resized=("patch_embed.proj.weight",)),
+    Case("VideoMAE, transformers fine-tuned", golden("video/videomae_transformers_cls.safetensors"), "video/videomae-vit", "transformers",
+         "encoder complete 28/28; norm of the mean complete 2/2; classification head complete 2/2", joined=2, resized=("patch_embed.proj.weight",)),
     Case("ViT, timm token", of_timm("token"), "vision/mae-vit", "timm", "encoder complete 30/30; classification head complete 2/2"),
+    Case("SparK, ResNet", spark_golden("spark_resnet"), "vision/spark", "official", "encoder complete 102/102; decoder complete 104/104",
+         resized=("backbone.conv1.weight",), telling="bn1"),
+    Case("SparK, ConvNeXt", spark_golden("spark_convnext"), "vision/spark", "official", "encoder complete 61/61; decoder complete 92/92",
+         resized=("backbone.stem.0.weight",), telling="norm"),
+    Case("SparK, backbone of ResNet", backbone("basic", "timm"), "vision/convnet", "official", "encoder complete 90/90", resized=("backbone.conv1.weight",), telling="bn1"),
+    Case("SparK, backbone of ConvNeXt", backbone("convnext", "official"), "vision/convnet", "official", "encoder complete 61/61",
+         resized=("backbone.stem.0.weight",), telling="norm"),
+    Case("ResNet, timm", convnet_of_timm("resnet50", layers=[1, 2, 1, 1], channels=[2, 2, 4, 4]), "vision/convnet-classifier", "timm",
+         "encoder complete 120/120; classification head complete 2/2", resized=("backbone.conv1.weight",), telling="bn1"),
+    Case("ConvNeXt, timm", convnet_of_timm("convnext_tiny", depths=[1, 2, 1, 1], dims=[4, 6, 8, 10]), "vision/convnet-classifier", "timm",
+         "encoder complete 61/61; norm of the mean complete 2/2; classification head complete 2/2", resized=("backbone.stem.0.weight",), telling="norm"),
 ]  # fmt: skip
 """Every layout of every system."""
 

@@ -129,6 +129,24 @@ def test_every_batch_carries_the_keys_of_its_samples():
     assert (batch["sample_key"].numpy().view("uint64") == sample_keys(3, pairs)).all()
 
 
+class Pairs(Noisy):
+    """Each sample is two rows of a batch."""
+
+    rows = 2
+
+    def collate(self, samples):
+        return {"id": torch.stack([s["id"] for s in samples]).repeat_interleave(2)}
+
+
+def test_a_sample_of_several_rows_has_a_key_for_each():
+    whole = collect(source=Pairs(), steps=1)[0]
+    assert whole["id"].shape == whole["sample_key"].shape == (8,) and len(set(whole["sample_key"].tolist())) == 8
+    parts = [collect(source=Pairs(), steps=1, share=Share(rank, 2))[0] for rank in range(2)]
+    assert torch.cat([part["sample_key"] for part in parts]).equal(whole["sample_key"])
+    ordered = list(ordered_batches(Pairs(), 4))
+    assert [batch["sample_key"].shape for batch in ordered] == [(8,), (8,), (4,)]
+
+
 def test_draws_on_device():
     keys = torch.from_numpy(sample_keys(0, [(0, i) for i in range(2000)]).view("int64"))
     numbers = draws_on_device(keys, 50)

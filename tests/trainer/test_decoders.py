@@ -173,7 +173,7 @@ def test_video():
     assert video.frames.shape == (5, 24, 32, 3) and video.rate == 10 and video.frames[4].mean() > 150
     with pytest.raises(DataError, match="longer than 5,000 bytes"):
         decode("mp4", file.getvalue(), WHERE, limits=Limits(decoded=5000))
-    with pytest.raises(DataError, match="no ftyp box|does not begin"):
+    with pytest.raises(DataError, match="no video that is read here"):
         decode("mp4", b"#EXTM3U\n/etc/passwd\n", WHERE)
 
 

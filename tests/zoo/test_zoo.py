@@ -13,7 +13,8 @@ def test_list_models_with_wildcards():
     names = zoo.list_models()
     assert {"vision/mae-tiny", "vision/mae-small", "vision/mae-base", "vision/mae-large", "vision/mae-huge"} <= set(names)
     assert zoo.list_models("vision") == [n for n in names if n.startswith("vision/")]
-    assert zoo.list_models("*-base") == zoo.list_models("mae-base") == ["vision/mae-base"]
+    assert zoo.list_models("*/mae-base") == ["vision/mae-base"]
+    assert zoo.list_models("mae-base") == zoo.list_models("*mae-base*") == [n for n in names if "mae-base" in n]
     assert zoo.list_models("nothing*") == []
     assert zoo.list_models(pretrained=True) == ["vision/mae-tiny-digits"]
 

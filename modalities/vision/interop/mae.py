@@ -7,8 +7,6 @@ be used and every tensor of the model must be filled; nothing is dropped or made
 """
 
 import dataclasses
-import itertools
-import logging
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -21,20 +19,14 @@ from timm.layers import Mlp
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from modalities import registry
-from modalities.common.loading import match, skeleton, told
+from modalities.common.interop import Fields, State, converted, ratio, require_telling, settle_heads, stack_fields, statistics_of_transformers
+from modalities.common.loading import skeleton
 from modalities.common.model import Model
 from modalities.common.stored import Description
-from modalities.common.vit import ACTIVATIONS, mlp_ratio
+from modalities.common.vit import ACTIVATIONS
 from modalities.vision.models.mae import MAE, MAEConfig
 from modalities.vision.models.vit import ViTClassifier, ViTClassifierConfig
-from trainer.config import from_dict
 from trainer.errors import CheckpointError, ModelError, did_you_mean, shorten
-
-log = logging.getLogger("zoo")
-
-State = dict[str, Tensor]
-Fields = dict[str, Any]
 
 HEADS = {192: 3, 384: 6, 512: 8, 768: 12, 1024: 16, 1152: 16, 1280: 16, 1408: 16}
 """Heads of the published ViT encoders by width (no common head width: huge has 80). Shapes do not tell them."""
@@ -135,7 +127,7 @@ def describe(meta: Mapping[str, Tensor], config: Fields | None, layout: str, whe
             known = ", ".join(_OFFICIAL)
             raise CheckpointError(f"{where}: config.json has {shorten(unknown[0])}, no argument of the official classes.{did_you_mean(unknown[0], _OFFICIAL)} They take {known}.")
     described = read(meta, config, layout, where)
-    changes = _transformers_statistics(preprocessing, where) if layout in TRANSFORMERS else (config or {}).get("preprocess", {})
+    changes = statistics_of_transformers(preprocessing, where) if layout in TRANSFORMERS else (config or {}).get("preprocess", {})
     return dataclasses.replace(described, preprocess=changes)
 
 
@@ -174,21 +166,16 @@ def from_layout(state: State, config: Fields | None, layout: str, where: str = "
 
     Raises CheckpointError that lists missing, unknown and mis-shaped tensors in the file's own names.
     """
-    described = read(state, config, layout, where)
-    cls = registry.system_class(described.system)
-    model = skeleton(cls, from_dict(cls.config_class, described.fields, where), len(state), where)
-    stored = match(model, state, described.names, f"{where} does not fit a {described.system} in the {layout} layout.")
-    converted = {ours: _join([state[n] for n in names]) for ours, names in stored.items()}
-    return described.system, described.fields, described.objective, converted
+    return converted(state, read(state, config, layout, where), where)
 
 
 def to_layout(state: State, layout: str) -> State:
     """Tensors by our parameter names (a state, gradients) under the names of a layout."""
-    converted: State = {}
+    renamed: State = {}
     for ours, tensor in state.items():
         names = names_in(ours, layout)
-        converted.update(zip(names, tensor.chunk(len(names)) if len(names) > 1 else [tensor]))
-    return converted
+        renamed.update(zip(names, tensor.chunk(len(names)) if len(names) > 1 else [tensor]))
+    return renamed
 
 
 def names_in(ours: str, layout: str) -> tuple[str, ...]:
@@ -269,28 +256,13 @@ def _fields_of_shapes(state: Mapping[str, Tensor], layout: str, where: str, has_
     for blocks in ("blocks", "decoder_blocks")[: 1 + has_decoder]:
         telling |= {f"{blocks}.0.norm1.weight": 1, f"{blocks}.0.mlp.fc1.bias": 1}
     names = {ours: names_in(ours, layout)[0] for ours in telling}
-    lists = {
-        "missing in the file": [name for name in names.values() if name not in state],
-        "other shape": [
-            f"{name} {tuple(state[name].shape)} instead of {telling[ours]} axes"
-            for ours, name in names.items()
-            if name in state and (state[name].ndim != telling[ours] or 0 in state[name].shape)
-        ],
-    }
-    if any(lists.values()):
-        lists["not in the model"] = [name for name in state if re.sub(r"\d+", "0", name) not in _names_of(layout)]
-        raise CheckpointError(f"{where} does not fit the {layout} layout; its size is told by these tensors, among others.\n{told(lists)}")
+    require_telling(state, {names[ours]: axes for ours, axes in telling.items()}, _names_of(layout), layout, where)
 
     def shape(ours: str) -> tuple[int, ...]:
         return tuple(state[names[ours]].shape)
 
     def stack(blocks: str, prefix: str) -> Fields:
-        # From vectors: a matrix that was transposed would give other sizes, and everything but itself would seem wrong.
-        width, hidden = shape(f"{blocks}.0.norm1.weight")[0], shape(f"{blocks}.0.mlp.fc1.bias")[0]
-        start = names[f"{blocks}.0.norm1.weight"].partition("0.")[0]
-        numbers = {name.removeprefix(start).partition(".")[0] for name in state if name.startswith(start)}
-        depth = next(n for n in itertools.count(1) if str(n) not in numbers)
-        return {f"{prefix}embed_dim": width, f"{prefix}depth": depth, f"{prefix}mlp_ratio": mlp_ratio(hidden, width)}
+        return stack_fields(state, names[f"{blocks}.0.norm1.weight"], names[f"{blocks}.0.mlp.fc1.bias"], prefix)
 
     _, in_chans, *patch = shape("patch_embed.proj.weight")
     fields = {"patch_size": tuple(patch), "in_chans": in_chans, **stack("blocks", "")}
@@ -378,18 +350,6 @@ def _official_fields(config: Fields, where: str) -> Fields:
     return fields
 
 
-def _transformers_statistics(preprocessing: Any, where: str) -> Fields:
-    """Mean and deviation from the preprocessor_config.json of transformers. Its resizing is not taken over: it squashes every picture
-    to a square, which MAE's training and evaluation did not."""
-    if preprocessing is None:
-        return {}
-    if not isinstance(preprocessing, dict):
-        raise CheckpointError(f"{where}: preprocessor_config.json must be a mapping, found {shorten(preprocessing)}.")
-    if preprocessing.get("do_normalize") is False:
-        raise CheckpointError(f"{where} was trained on pixels that are not normalised (do_normalize in preprocessor_config.json), which is not supported.")
-    return {ours: preprocessing[theirs] for ours, theirs in (("mean", "image_mean"), ("std", "image_std")) if theirs in preprocessing}
-
-
 def _transformers_fields(config: Fields, shapes: Fields, where: str) -> Fields:
     """What transformers' config.json says; its default epsilon, which differs from ours."""
     fields = {"norm_eps": 1e-12, **{ours: config[theirs] for ours, theirs in _TRANSFORMERS_FIELDS.items() if theirs in config}}
@@ -398,22 +358,13 @@ def _transformers_fields(config: Fields, shapes: Fields, where: str) -> Fields:
         if hidden is not None and f"{stack}embed_dim" in shapes:
             if not isinstance(hidden, int):
                 raise CheckpointError(f"{where}: {stack}intermediate_size in config.json must be a whole number, found {hidden!r}.")
-            fields[f"{stack}mlp_ratio"] = mlp_ratio(hidden, shapes[f"{stack}embed_dim"])
+            fields[f"{stack}mlp_ratio"] = ratio(hidden, shapes[f"{stack}embed_dim"])
     return fields
 
 
 def _settle(fields: Fields, where: str, table: str) -> None:
     """Fill in the published number of heads where the config says none, and ask for what cannot be known. `table`: the positions, for a message."""
-    for width, heads, published in (("embed_dim", "num_heads", HEADS), ("decoder_embed_dim", "decoder_num_heads", DECODER_HEADS)):
-        if width not in fields or heads in fields:
-            continue
-        if fields[width] not in published:
-            raise CheckpointError(
-                f"{where} does not say its number of attention heads, which no tensor shows, and {width}={fields[width]} is no published size "
-                f"({', '.join(map(str, published))}). Put {heads} into its config.json."
-            )
-        fields[heads] = published[fields[width]]
-        log.info("%s does not say %s; taking %d, as in the published model with %s=%d.", where, heads, fields[heads], width, fields[width])
+    settle_heads(fields, HEADS, DECODER_HEADS, where)
     if "input_size" not in fields:
         raise CheckpointError(f"{where} has a position table ({table}) that is no square grid, and no config.json that says its image size.")
 
@@ -430,10 +381,3 @@ def _head_fields(state: Mapping[str, Tensor], config: Fields, where: str) -> Fie
         "head": "probe" if probe else "linear",
         "num_classes": config.get("num_classes", 0 if head is None or head.ndim == 0 else head.shape[0]),
     }
-
-
-def _join(parts: list[Tensor]) -> Tensor:
-    """One tensor from query, key and value; a single one stays the same memory."""
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-

@@ -13,18 +13,14 @@ from typing import Any
 
 from torch import Tensor
 
-from modalities.common.loading import match, skeleton, told
+from modalities.common.interop import Fields, State, converted, ratio, require_telling
+from modalities.common.loading import skeleton
 from modalities.common.model import Model
 from modalities.common.stored import Description
-from modalities.common.vit import mlp_ratio
 from modalities.vision.interop import mae
 from modalities.vision.models.poa import POA, POAConfig
 from modalities.vision.models.poa_vit import POAViT
-from trainer.config import from_dict
 from trainer.errors import CheckpointError, ModelError, did_you_mean, shorten
-
-State = dict[str, Tensor]
-Fields = dict[str, Any]
 
 TEACHER, STUDENT = "teacher.", "student."
 _CORE = ("cls_token", "pos_embed", "mask_token", "patch_embed.proj.weight", "blocks.0.attn.qkv.linear.weight")
@@ -90,10 +86,8 @@ def _extracted(meta: Mapping[str, Tensor], config: Fields, where: str) -> Descri
 
 def from_layout(state: State, config: Fields | None, where: str = "the checkpoint") -> tuple[Fields, State]:
     """(config fields, state in our names) of a checkpoint with heads. CheckpointError lists what does not fit, in the file's own names."""
-    described = describe(state, config, "official", where)
-    model = skeleton(POA, from_dict(POAConfig, described.fields, where), len(state), where)
-    stored = match(model, state, described.names, f"{where} does not fit a {POA.system} in the official layout.")
-    return described.fields, {ours: state[names[0]] for ours, names in stored.items()}
+    _, fields, _, ours = converted(state, describe(state, config, "official", where), where)
+    return fields, ours
 
 
 def to_official(model: Model) -> State:
@@ -132,18 +126,13 @@ def _fields(meta: Mapping[str, Tensor], config: Fields, prefix: str, where: str)
     if heads:
         telling |= {"heads.0.mlp.0.bias": 1, f"heads.0.mlp.{count - 1}.bias": 1, **{f"heads.{i}.gain": 2 for i in range(len(heads))}}
     names = {ours: prefix + official_name(ours, single) for ours in telling}
-    missing = [name for name in names.values() if name not in meta]
-    shapes = {ours: tuple(meta[name].shape) for ours, name in names.items() if name in meta}
-    wrong = [f"{names[ours]} {shape} instead of {telling[ours]} axes" for ours, shape in shapes.items() if len(shape) != telling[ours] or 0 in shape]
-    if missing or wrong:
-        strange = [name for name in meta if re.sub(r"\d+", "0", name.removeprefix(prefix)) not in _names()]
-        lists = told({"missing in the file": missing, "not in the model": strange, "other shape": wrong})
-        raise CheckpointError(f"{where} does not fit the official layout of POA; its size is told by these tensors, among others.\n{lists}")
+    require_telling(meta, {names[ours]: axes for ours, axes in telling.items()}, {prefix + name for name in _names()}, "official", where)
+    shapes = {ours: tuple(meta[name].shape) for ours, name in names.items()}
     width, inside = shapes["blocks.0.norm1.weight"][0], shapes["blocks.0.mlp.fc1.bias"][0]
     numbers = {m[1] for name in meta if (m := re.match(rf"{re.escape(prefix)}backbone\.blocks\.(\d+)\.", name))}
     _, in_chans, *patch = shapes["patch_embed.proj.weight"]
     fields: Fields = {
-        "patch_size": tuple(patch), "in_chans": in_chans, "embed_dim": width, "depth": len(numbers), "mlp_ratio": mlp_ratio(inside, width),
+        "patch_size": tuple(patch), "in_chans": in_chans, "embed_dim": width, "depth": len(numbers), "mlp_ratio": ratio(inside, width),
         "qkv_bias": any(name.endswith("attn.qkv.linear.bias") for name in meta),
         "layer_scale": mae.FIRST_FACTOR if any(name.endswith(".gamma") for name in meta) else None,
         "prototypes": tuple(shapes[f"heads.{i}.gain"][0] for i in range(len(heads))), "head_layers": count,

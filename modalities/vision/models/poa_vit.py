@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
+from modalities.common.interop import ratio
 from modalities.common.loading import Adaptation, Change, Rule, transplant
 from modalities.common.model import Model
-from modalities.common.vit import ViTConfig, mlp_ratio
+from modalities.common.vit import ViTConfig
 from modalities.vision.models.elastic import block_indices, first_of_three
 from modalities.vision.models.poa import POA, POAConfig, Size
 from modalities.vision.models.vit import ViTClassifier, ViTClassifierConfig
@@ -42,7 +43,7 @@ def plain_config(config: POAConfig, size: Size) -> ViTClassifierConfig:
     shared = {name: getattr(config, name) for name in ("input_size", "patch_size", "in_chans", "qkv_bias", "norm_eps", "layer_scale")}
     hidden = int(width / config.embed_dim * int(config.embed_dim * config.mlp_ratio))
     return ViTClassifierConfig(
-        **shared, embed_dim=width, depth=depth, num_heads=width // config.head_dim, mlp_ratio=mlp_ratio(hidden, width), num_classes=0, pool="token"
+        **shared, embed_dim=width, depth=depth, num_heads=width // config.head_dim, mlp_ratio=ratio(hidden, width), num_classes=0, pool="token"
     )
 
 

@@ -1,21 +1,25 @@
 """Recipes of MAE: the paper's, and tiny ones that run in minutes on a laptop."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
 from modalities import registry
 from modalities.common.evaluation import ProbeConfig, ReportedEvaluator
+from modalities.common.model import Model
 from modalities.common.reconstruction import MaskedReconstruction
 from modalities.common.run import Draw, ModelRecipe
+from modalities.common.sheets import spread
 from modalities.vision.augment import PretrainAugment
 from modalities.vision.data import ImageSource, LabelledImages, UnlabelledImages, preprocess_for
 from modalities.vision.digits import SceneConfig
 from modalities.vision.evaluation import probed, reconstructed
 from modalities.vision.models.mae import MAE, MAEConfig
 from modalities.vision.objectives.mae import MAEObjectiveConfig
-from modalities.vision.pictures import reconstruction_sheet, spread
+from modalities.vision.pictures import reconstruction_sheet
 from trainer.config import replace
 from trainer.optim import OptimConfig
 from trainer.randomness import seeded
@@ -30,6 +34,8 @@ PICTURES = 8
 class MAERecipe(ModelRecipe):
     """Pre-train a masked auto-encoder on images without labels (He et al. 2021, arXiv 2111.06377)."""
 
+    network: ClassVar[type[Model]] = MAE
+
     model: MAEConfig = field(default_factory=MAEConfig)
     """The network."""
     objective: MAEObjectiveConfig = field(default_factory=MAEObjectiveConfig)
@@ -41,7 +47,7 @@ class MAERecipe(ModelRecipe):
 
     def build(self) -> tuple[ImageSource, MaskedReconstruction]:
         source = self.data.build(preprocess_for(self.data, self.model.input_size, self.model.in_chans))
-        model = MAE(self.model)
+        model = self.network(self.model)
         model.name, model.preprocess = self.recipe, source.preprocess
         return source, self.objective.build(model)
 
@@ -50,6 +56,11 @@ class MAERecipe(ModelRecipe):
         found: list[ReportedEvaluator] = []
         if source.held_out is not None:
             found.append(reconstructed(source.held_out, objective))
+        return found + self.probes(source)
+
+    def probes(self, source: ImageSource) -> list[ReportedEvaluator]:
+        """What `probe` asks for."""
+        found: list[ReportedEvaluator] = []
         if self.probe.path:
             scenes = self.data.scenes if self.probe.path == self.data.path else SceneConfig()
             data = LabelledImages(self.probe.path, scenes, per_class=self.probe.per_class)
@@ -60,7 +71,7 @@ class MAERecipe(ModelRecipe):
         """Draws original | masked | reconstructed for a few training images, always with the same masks."""
         with seeded(self.train.seed):
             images = torch.stack([source[i]["image"] for i in spread(len(source), PICTURES)])
-            noise = torch.rand(len(images), objective.model.patch_embed.length)
+            noise = torch.rand(len(images), math.prod(objective.model.config.grid))
 
         def draw(objective: MaskedReconstruction, path: Path, title: str) -> None:
             draw_reconstructions(objective, images, noise, path, title)

@@ -10,13 +10,14 @@ from modalities.common.attention import attention_maps
 from modalities.common.evaluation import ProbeConfig, ReportedEvaluator
 from modalities.common.model import Model
 from modalities.common.run import Draw, ModelRecipe
+from modalities.common.sheets import spread
 from modalities.vision.data import ImageSource, LabelledImages, preprocess_for
 from modalities.vision.digits import SceneConfig
 from modalities.vision.evaluation import probed
 from modalities.vision.models.poa import POA, POAConfig
 from modalities.vision.multicrop import MultiCropAugment, MultiCropImages
 from modalities.vision.objectives.poa import POAObjectiveConfig, SelfDistillation
-from modalities.vision.pictures import attention_sheet, spread
+from modalities.vision.pictures import attention_sheet
 from trainer.config import replace
 from trainer.errors import ConfigError
 from trainer.optim import OptimConfig

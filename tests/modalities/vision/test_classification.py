@@ -7,7 +7,7 @@ from timm.data import Mixup
 from torch.nn import functional as F
 
 from modalities.vision.models.vit import ViTClassifier, ViTClassifierConfig
-from modalities.vision.objectives.classification import BatchMixup, ClassificationConfig
+from modalities.common.classification import BatchMixup, ClassificationConfig
 from trainer.errors import ConfigError, DataError
 
 MODEL = dict(input_size=8, patch_size=4, embed_dim=12, depth=1, num_heads=2, num_classes=4)

@@ -10,9 +10,11 @@ from PIL import Image
 
 from modalities.vision import digits
 from modalities.vision.augment import FinetuneAugment, PretrainAugment
-from modalities.vision.data import LabelledImages, UnlabelledImages, built_in, check_images, labelled_subset, pixel_statistics, split
+from modalities.common.folders import labelled_subset, split
+from modalities.common.sources import Augmented
+from modalities.vision.data import LabelledImages, UnlabelledImages, built_in, check_images, pixel_statistics
 from modalities.vision.preprocess import ImagePreprocess
-from modalities.vision.sources import Augmented, ImageArray, ImageFolder
+from modalities.vision.sources import ImageArray, ImageFolder
 from trainer.config import from_dict, to_dict
 from trainer.corrupt import write_quarantine
 from trainer.data import Source, batches, ordered_batches
@@ -126,7 +128,7 @@ def test_labelled_subset(folder):
     part = labelled_subset(source, per_class=3, seed=0)
     assert part.labels.bincount().tolist() == [3, 3] and part.files == sorted(part.files)
     assert labelled_subset(source, 3, 0).files == part.files != labelled_subset(source, 3, 1).files
-    with pytest.raises(DataError, match="7 labelled images per class .* cat: 6, dog: 6"):
+    with pytest.raises(DataError, match="7 labelled samples per class .* cat: 6, dog: 6"):
         labelled_subset(source, 7)
     with pytest.raises(DataError, match="no labels"):
         labelled_subset(ImageFolder(folder, P, labelled=False), 2)

@@ -1,0 +1,1 @@
+"""Networks for videos, one file per system."""

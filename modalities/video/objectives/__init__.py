@@ -1,0 +1,1 @@
+"""What training on videos minimises, one file per objective."""

@@ -1,0 +1,100 @@
+"""How people look at videos: strips of frames as PNG files, and animated GIFs."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from modalities.common.reconstruction import MaskedReconstruction
+from modalities.common.sheets import GAP, GREY, INK, PAPER, TEXT, cell, font, new_sheet, resized, save_sheet, shortened, spread
+from trainer.errors import DataError
+from trainer.files import explain
+
+FRAMES = 8
+"""Frames of a clip that a strip shows."""
+PERIOD = 150
+"""Milliseconds that a frame of an animation is shown."""
+
+
+def strip_sheet(rows: Mapping[str, Tensor], path: Path | str, title: str = "") -> Path:
+    """Draw clips frame by frame: for each clip one line for each of `rows`, as in original | masked | reconstruction. Returns the path of the PNG.
+
+    `rows`: name -> clips (B, C, T, H, W) in 0..1, C = 1 or 3. At most FRAMES frames are drawn, spread evenly. NaN is mid-grey.
+    """
+    pixels = {label: _frames(clips, FRAMES) for label, clips in rows.items()}  # (B, T, H, W, 3)
+    clips, frames = next(iter(pixels.values())).shape[:2]
+    height, width = cell(next(iter(pixels.values()))[0])
+    left = 2 * GAP + max(math.ceil(font(TEXT).getlength(label)) for label in rows)
+    block = len(rows) * (height + GAP // 2) + GAP
+    sheet, draw, top = new_sheet(title, left + frames * (width + GAP // 2), clips * block)
+    for clip in range(clips):
+        for line, (label, values) in enumerate(pixels.items()):
+            y = top + clip * block + line * (height + GAP // 2)
+            draw.text((left - GAP, y + height // 2), label, INK, font(TEXT), anchor="rm")
+            for column, frame in enumerate(values[clip]):
+                sheet.paste(resized(frame, height, width), (left + column * (width + GAP // 2), y))
+    return save_sheet(sheet, path)
+
+
+def clip_sheet(clips: Tensor, labels: Sequence[str] | None, path: Path | str, title: str = "") -> Path:
+    """Draw clips (B, C, T, H, W) in 0..1, each as a line of frames with its label above it. Returns the path of the PNG."""
+    if labels is not None and len(labels) != len(clips):
+        raise DataError(f"A sheet needs one label per clip, found {len(labels)} for {len(clips)} clips.")
+    pixels = _frames(clips, FRAMES)
+    height, width = cell(pixels[0])
+    pitch = height + GAP + (TEXT + GAP // 2 if labels is not None else 0)
+    sheet, draw, top = new_sheet(title, GAP + pixels.shape[1] * (width + GAP // 2), len(pixels) * pitch)
+    for i, clip in enumerate(pixels):
+        y = top + i * pitch
+        if labels is not None:
+            draw.text((GAP, y), shortened(str(labels[i]), sheet.width - 2 * GAP), INK, font(TEXT))
+            y += TEXT + GAP // 2
+        for column, frame in enumerate(clip):
+            sheet.paste(resized(frame, height, width), (GAP + column * (width + GAP // 2), y))
+    return save_sheet(sheet, path)
+
+
+def animation(rows: Mapping[str, Tensor], path: Path | str) -> Path:
+    """Write clips side by side as an animated GIF: a line for each of `rows`, a column for each clip. Returns the path."""
+    pixels = [_frames(clips, None) for clips in rows.values()]
+    clips, frames = pixels[0].shape[:2]
+    height, width = cell(pixels[0][0])
+    images = []
+    for time in range(frames):
+        image = Image.new("RGB", (GAP + clips * (width + GAP), GAP + len(pixels) * (height + GAP)), PAPER)
+        for line, values in enumerate(pixels):
+            for clip in range(clips):
+                image.paste(resized(values[clip, time], height, width), (GAP + clip * (width + GAP), GAP + line * (height + GAP)))
+        images.append(image)
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        images[0].save(path, save_all=True, append_images=images[1:], duration=PERIOD, loop=0)
+    except OSError as error:
+        raise explain(error, path) from error
+    return path
+
+
+def draw_reconstructions(objective: MaskedReconstruction, videos: Tensor, noise: Tensor | None, path: Path, title: str) -> None:
+    """Draw original | masked | reconstructed of normalised clips (B, C, T, H, W): a PNG, and an animated GIF beside it."""
+    was_training, device = objective.training, objective.model.device
+    objective.eval()
+    with torch.inference_mode():
+        shown = objective.reconstruct({"video": videos.to(device)}, None if noise is None else noise.to(device))
+    objective.train(was_training)
+    rows = {label: clips.float().cpu() for label, clips in shown.items()}
+    strip_sheet(rows, path, title)
+    animation(rows, Path(path).with_suffix(".gif"))
+
+
+def _frames(clips: Tensor, most: int | None) -> np.ndarray:
+    """(B, C, T, H, W) -> uint8 (B, at most `most` frames, H, W, 3); NaN becomes mid-grey."""
+    if clips.ndim != 5 or clips.shape[1] not in (1, 3) or 0 in clips.shape:
+        raise DataError(f"Clips must be (B, C, T, H, W) with 1 or 3 channels and at least one sample, found {tuple(clips.shape)}.")
+    chosen = clips[:, :, spread(clips.shape[2], most or clips.shape[2])].detach().float().cpu().clamp(0, 1)
+    values = (chosen * 255).round().nan_to_num(GREY).byte()
+    return values.expand(-1, 3, -1, -1, -1).permute(0, 2, 3, 4, 1).numpy()

@@ -1,0 +1,1 @@
+"""Named presets, one file per system: functions that return recipes."""

@@ -1,0 +1,35 @@
+"""The demo of videos with a few steps: every part of it runs, the table has every row, a stopped one goes on."""
+
+import dataclasses
+import json
+
+import pytest
+
+from modalities import registry
+from modalities.video import demo
+from modalities.video.motion import MotionConfig
+from trainer.config import replace
+from trainer.errors import ConfigError
+from zoo import demo as runner
+
+FEW = {"train.steps": 3, "train.batch_size": 16, "train.log_every": 1, "train.pictures": 1}
+
+
+def test_the_demo_of_videos_runs_with_few_steps(tmp_path, monkeypatch, capsys):
+    recipe = replace(registry.find_recipe(demo.DEMO.recipe), {**FEW, "data.motion": MotionConfig(samples=400, test_samples=100)})
+    whole = demo.DEMO
+    short = dataclasses.replace(whole, finetune=lambda *arguments: replace(whole.finetune(*arguments), FEW))
+    monkeypatch.setattr(runner.registry, "find_recipe", lambda name: recipe)
+    monkeypatch.setattr(demo, "DEMO", short)
+    monkeypatch.setattr(runner, "SEEDS", (0,))
+    results = runner.run_demo("video", tmp_path / "d")
+    assert results.keys() == {"probe", "knn", "finetune", "raw pixels", "one frame", "seconds"}
+    assert results["finetune"].keys() == {"pretrained", "scratch"} and results["one frame"].keys() == {"logistic", "knn"}
+    said = capsys.readouterr().out
+    assert "logistic regression, one frame" in said and ".npy: " in said
+    assert (tmp_path / "d" / "reconstructions.gif").exists() and json.loads((tmp_path / "d" / "results.json").read_text()) == results
+    card = (tmp_path / "d" / "published" / demo.DEMO.published / "README.md").read_text()
+    assert "5-NN on one frame" in card and "VideoMAE" in card
+    (tmp_path / "d" / "mine.txt").write_text("x")
+    with pytest.raises(ConfigError, match="holds other things than an earlier demo"):
+        runner.run_demo("video", tmp_path / "d")
