@@ -12,7 +12,7 @@ import os
 import signal
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,8 +21,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from trainer.collate import collated
 from trainer.errors import CheckpointError, DataError, ZooError
+from trainer.multigrid import resample
 from trainer.objective import Batch
 from trainer.order import Positions, positions_of
+from trainer.plan import Even, Plan, Size
 from trainer.randomness import reseed, sample_keys, split_keys, undisturbed
 
 BOOKMARK = 8
@@ -46,6 +48,7 @@ class Source(Protocol):
     - `order(seed, epoch) -> Order`: the order of an epoch; else a full shuffle;
     - `positions(seed, total) -> Positions`: the whole sequence, where it does not consist of epochs;
     - `counts(seed, total, position) -> dict`: samples seen of each part before a position, for the log;
+    - `sized(size) -> Source`: the same samples at a smaller size, for plans that change it; else finished samples are made smaller;
     - `in_memory`: true when samples cost too little to need worker processes;
     - `describe()`: facts about the data for logs and cards.
     """
@@ -80,65 +83,94 @@ class Share:
         return [slice(edges[i], edges[i + 1]) for i in range(first, first + self.accumulate)]
 
 
+Pairs = list[tuple[int, int]]
+"""(epoch, index) of samples."""
+
+
+class Sized(NamedTuple):
+    """Samples that shall have another size than the source gives them."""
+
+    pairs: Pairs
+    """Which ones."""
+    size: Size
+    """Their lengths along the axes."""
+
+
 class StepBatches:
     """Batch sampler: yields, for each step from `first` on, the (epoch, index) pairs of this rank's micro-batches."""
 
-    def __init__(self, positions: Positions, batch_size: int, first: int, steps: int, share: Share = Share()) -> None:
-        self.positions, self.batch_size = positions, batch_size
-        self.first, self.steps, self.share = first, steps, share
+    def __init__(self, positions: Positions, plan: Plan, first: int, share: Share = Share()) -> None:
+        self.positions, self.plan, self.first, self.share = positions, plan, first, share
 
     def __len__(self) -> int:
-        return max(self.steps - self.first, 0) * self.share.accumulate
+        return max(self.plan.steps - self.first, 0) * self.share.accumulate
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        slices = self.share.slices(self.batch_size)
-        for step in range(self.first, self.steps):
-            pairs = self.pairs(step)
-            for part in slices:
-                yield pairs[part]
+    def __iter__(self) -> Iterator[Pairs | Sized]:
+        for step in range(self.first, self.plan.steps):
+            pairs, size = self.pairs(step), self.plan.size(step)
+            for part in self.share.slices(len(pairs)):
+                yield pairs[part] if size is None else Sized(pairs[part], size)
 
-    def pairs(self, step: int) -> list[tuple[int, int]]:
+    def pairs(self, step: int) -> Pairs:
         """(epoch, index) of all samples of a step, over all ranks."""
-        epochs, indices = self.positions.pairs(step * self.batch_size, (step + 1) * self.batch_size)
+        epochs, indices = self.positions.pairs(self.plan.start(step), self.plan.start(step + 1))
         return list(zip(epochs.tolist(), indices.tolist()))
 
 
 class _Fetcher(Dataset):
     """Turns (epoch, index) pairs into a batch; runs in the loader's workers."""
 
-    def __init__(self, source: Source, seed: int) -> None:
-        self.source, self.seed = source, seed
+    def __init__(self, source: Source, seed: int, entry: str | None) -> None:
+        """`entry`: the one of the batch whose size a plan changes."""
+        self.source, self.seed, self.entry = source, seed, entry
+        self._sized: dict[Size, Source] = {}
 
-    def __getitems__(self, pairs: list[tuple[int, int]]) -> Batch | ZooError:
+    def __getitems__(self, wanted: Pairs | Sized) -> Batch | ZooError:
         try:
+            pairs, size = wanted if isinstance(wanted, Sized) else (wanted, None)
+            source = self._source(size)
             keys = sample_keys(self.seed, pairs)
-            if hasattr(self.source, "fetch"):
-                batch = self.source.fetch([index for _, index in pairs], keys)
+            if hasattr(source, "fetch"):
+                batch = source.fetch([index for _, index in pairs], keys)
             else:
-                batch = collated(self.source, list(self._samples(pairs, keys.tolist())))
-            batch["sample_key"] = _row_keys(self.source, keys)
+                batch = collated(source, list(_samples(source, pairs, keys.tolist())))
+            if size is not None:
+                if self.entry not in batch:
+                    raise DataError(f"The plan of this run changes the size of batch[{self.entry!r}]; the source gives {', '.join(batch)}.")
+                if tuple(batch[self.entry].shape[2:]) != size:
+                    batch[self.entry] = resample(batch[self.entry], size)
+            batch["sample_key"] = _row_keys(source, keys)
             batch["sample_index"] = torch.tensor([index for _, index in pairs])
             return batch
         except ZooError as error:  # handed over as a value: a worker would wrap it in its own traceback text
             return error
 
-    def _samples(self, pairs: list[tuple[int, int]], keys: list[int]) -> Iterator[dict[str, Any]]:
-        """The samples, each made with its own random numbers; those of the process are kept once for all of them."""
-        with undisturbed():
-            for (_, index), sample_key in zip(pairs, keys):
-                reseed(sample_key)
-                yield self.source[index]
+    def _source(self, size: Size | None) -> Source:
+        """The source of samples of a size, where it can give them itself."""
+        if size is None or not hasattr(self.source, "sized"):
+            return self.source
+        if size not in self._sized:
+            self._sized[size] = self.source.sized(size)
+        return self._sized[size]
+
+
+def _samples(source: Source, pairs: Pairs, keys: list[int]) -> Iterator[dict[str, Any]]:
+    """The samples, each made with its own random numbers; those of the process are kept once for all of them."""
+    with undisturbed():
+        for (_, index), sample_key in zip(pairs, keys):
+            reseed(sample_key)
+            yield source[index]
 
 
 class Stream:
-    """The batches of a run of `steps` steps of `batch_size` samples."""
+    """The batches of a run of `steps` steps of `batch_size` samples, or as a plan says."""
 
-    def __init__(self, source: Source, batch_size: int, seed: int, steps: int) -> None:
-        """DataError when the source is empty."""
+    def __init__(self, source: Source, batch_size: int, seed: int, steps: int, plan: Plan | None = None) -> None:
+        """`plan` replaces `batch_size` and `steps`. DataError when the source is empty."""
         if len(source) == 0:
             raise DataError("The data source is empty: 0 samples. Training needs at least one.")
-        self.source, self.batch_size, self.seed, self.steps = source, batch_size, seed, steps
-        self.total = steps * batch_size
+        self.source, self.seed, self.plan = source, seed, plan or Even(batch_size, steps)
+        self.total = self.plan.start(self.plan.steps)
         self.positions = positions_of(source, seed, self.total)
 
     def batches(self, first: int, workers: int | None = None, share: Share = Share()) -> Generator[Batch, None, None]:
@@ -148,8 +180,8 @@ class Stream:
         worker is killed, torch raises a RuntimeError from a signal handler, wherever the main thread happens to be.)
         """
         loader = DataLoader(
-            _Fetcher(self.source, self.seed),
-            batch_sampler=StepBatches(self.positions, self.batch_size, first, self.steps, share),
+            _Fetcher(self.source, self.seed, self.plan.entry),
+            batch_sampler=StepBatches(self.positions, self.plan, first, share),
             collate_fn=_same,
             num_workers=worker_count(self.source, workers),
             pin_memory=torch.cuda.is_available(),
@@ -176,15 +208,15 @@ class Stream:
 
     def samples(self, step: int, some: int = BOOKMARK) -> list[tuple[int, str]]:
         """(epoch, id) of the first samples of a step."""
-        start = step * self.batch_size
-        epochs, indices = self.positions.pairs(start, start + min(some, self.batch_size))
+        start = self.plan.start(step)
+        epochs, indices = self.positions.pairs(start, start + min(some, self.plan.batch_size(step)))
         return [(e, sample_id(self.source, i)) for e, i in zip(epochs.tolist(), indices.tolist())]
 
     def counts(self, step: int) -> dict[str, float]:
         """`seen/NAME`: samples taken of each part of a mixture in the steps before `step`; empty for other sources."""
         if not hasattr(self.source, "counts"):
             return {}
-        return {f"seen/{name}": count for name, count in self.source.counts(self.seed, self.total, step * self.batch_size).items()}
+        return {f"seen/{name}": count for name, count in self.source.counts(self.seed, self.total, self.plan.start(step)).items()}
 
     def bookmark(self, step: int) -> dict[str, Any]:
         """What a checkpoint keeps of the data, to notice another set on resume: its size and the next samples."""

@@ -113,7 +113,7 @@ class MetricsFile(Callback):
 
     def log(self, trainer: "Trainer", metrics: dict[str, float]) -> None:
         if self.file is not None:
-            line = {"step": trainer.step, "samples": trainer.step * trainer.config.batch_size, "seconds": round(trainer.seconds, 3), **metrics}
+            line = {"step": trainer.step, "samples": trainer.plan.start(trainer.step), "seconds": round(trainer.seconds, 3), **metrics}
             self.file.write(_json_line(line))
             self.file.flush()
 

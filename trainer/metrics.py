@@ -27,6 +27,10 @@ class StepLosses:
         self.pieces = processes.world * accumulate
         self._clear()
 
+    def begin(self, batch_size: int) -> None:
+        """A step of so many samples, over all ranks, comes next."""
+        self.batch_size = batch_size
+
     def _clear(self) -> None:
         self.names: tuple[str, ...] = ()
         self.values: Tensor | None = None

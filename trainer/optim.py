@@ -27,6 +27,8 @@ class OptimConfig:
     """Peak learning rate itself. Given, it wins over base_lr."""
     betas: tuple[float, float] | None = (0.9, 0.95)
     """Adam's averaging factors. Null for optimizers without them (lars and sgd get timm's momentum of 0.9)."""
+    eps: float | None = None
+    """Added to the root of the second moment. Null: the optimizer's own (1e-8 of Adam)."""
     weight_decay: float = 0.05
     """Decay of matrices; biases, norms and what the model names in no_weight_decay() are not decayed."""
     weight_decay_end: float | None = None
@@ -120,6 +122,10 @@ def build_optimizer(groups: list[dict[str, Any]], config: OptimConfig, lr: float
         if not get_optimizer_info(config.name).has_betas:  # timm would drop them without a word
             raise ConfigError(f"optim.name={config.name!r} has no betas, found optim.betas={config.betas}. Set it to null.")
         options["betas"] = config.betas
+    if config.eps is not None:
+        if not get_optimizer_info(config.name).has_eps:  # as above
+            raise ConfigError(f"optim.name={config.name!r} has no eps, found optim.eps={config.eps}. Set it to null.")
+        options["eps"] = config.eps
     fusable = all(p.device.type in ("cuda", "cpu") and p.is_floating_point() for group in groups for p in group["params"])
     if config.name in FUSED and fusable:
         options["fused"] = True

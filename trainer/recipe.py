@@ -12,6 +12,7 @@ from trainer.errors import ConfigError
 from trainer.evaluation import EvalConfig
 from trainer.files import write_text
 from trainer.guard import GuardConfig
+from trainer.multigrid import MultigridConfig
 from trainer.optim import OptimConfig
 from trainer.schedule import EITHER, ScheduleConfig
 
@@ -73,6 +74,8 @@ class TrainConfig:
     """Optimizer, learning rate, decay, clipping."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     """Learning rate over time."""
+    multigrid: MultigridConfig = field(default_factory=MultigridConfig)
+    """Inputs whose size changes in the course of the run, with batches that grow as they shrink."""
     guard: GuardConfig = field(default_factory=GuardConfig)
     """What to do about NaN and loss spikes."""
     evaluate: EvalConfig = field(default_factory=EvalConfig)

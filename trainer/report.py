@@ -120,7 +120,8 @@ class Run:
         if size:
             words.append(f"of {_count(size)} samples")
         if size and samples and done:
-            passes = done * size / samples
+            seen = series(self.lines, "samples")[1]
+            passes = (seen[-1] if len(seen) else done * size) / samples
             words.append(f"({passes:{'.1f' if passes >= 1 else '.2g'}} passes over {_count(samples)} samples{self._data_name()})")
         if self.seconds():
             words.append(f"in {duration(self.seconds())}")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from trainer.checkpoint import Like, Snapshot, save_checkpoint
+from trainer.plan import step_at
 from trainer.state import encode
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Saver:
         self.trainer = trainer
         config = trainer.config
         self.every = config.save_every or max(1, trainer.steps // 10)
-        self.milestones = set(config.schedule.milestones(trainer.steps))
+        self.milestones = {step_at(trainer.plan, done) for done in config.schedule.milestones(trainer.plan.progress(trainer.steps)[1])}
         self._writer: threading.Thread | None = None
         self._error: Exception | None = None
 

@@ -28,6 +28,7 @@ from trainer.metrics import Metrics, StepLosses
 from trainer.objective import Batch, Objective
 from trainer.optim import build_optimizer, load_optimizer, parameter_groups
 from trainer.parallel import Processes, Spread, compile_module, full, local, recompute
+from trainer.plan import Even, Plan
 from trainer.randomness import key
 from trainer.recipe import TrainConfig
 from trainer.saver import Saver
@@ -47,13 +48,17 @@ class Trainer:
 
     def __init__(
         self, objective: Objective, source: Source, config: TrainConfig, folder: Path, callbacks: list[Callback] | None = None,
-        processes: Processes | None = None,
+        processes: Processes | None = None, plan: Plan | None = None,
     ) -> None:  # fmt: skip
+        """`plan`: what the steps take, where that is not the same for all; train.multigrid needs one."""
+        if plan is None and config.multigrid.cycles != "none":
+            raise ConfigError(f"train.multigrid.cycles={config.multigrid.cycles!r} needs a plan of the sizes, and the trainer was given none.")
         self.objective, self.source, self.config, self.folder = objective, source, config, Path(folder)
         self.callbacks = [EMA(config.ema, config.ema_warmup)] if config.ema is not None else []
         self.callbacks += callbacks or []
-        self.steps = config.total_steps(len(source))
-        self.stream = Stream(source, config.batch_size, config.seed, self.steps)
+        self.plan = plan or Even(config.batch_size, config.total_steps(len(source)))
+        self.steps = self.plan.steps
+        self.stream = Stream(source, config.batch_size, config.seed, self.steps, self.plan)
         self.step = 0
         """Optimizer steps done."""
         self.seconds = 0.0
@@ -145,6 +150,7 @@ class Trainer:
         while self.step < self.steps:
             self.objective.before_step(self.step, self.steps)
             lr = self._set_lr()
+            step_losses.begin(self.plan.batch_size(self.step) * getattr(self.source, "rows", 1))
             self.guard.begin()
             for part in range(config.accumulate):
                 batch = self._next(stream)
@@ -213,7 +219,8 @@ class Trainer:
     def _set_lr(self) -> float:
         """The learning rate of this step, given to all groups; their weight decay, too, where it has a schedule."""
         config = self.config
-        lr = config.schedule.lr(self.step, self.steps, config.optim.peak_lr(config.batch_size), config.batch_size)
+        done, length = self.plan.progress(self.step)
+        lr = config.schedule.lr(done, length, config.optim.peak_lr(config.batch_size), config.batch_size) * self.plan.lr(self.step)
         for hook in overriding(self.callbacks, "lr"):
             lr = hook(self, lr)
         decay = config.optim.decay_factor(self.step, self.steps * (config.schedule.horizon or 1.0))
@@ -256,7 +263,7 @@ class Trainer:
         now = time.perf_counter()
         took = max(now - self._interval_began, 1e-9)
         self.seconds += took
-        rate = steps * self.config.batch_size / took
+        rate = (self.plan.start(self.step) - self.plan.start(self.step - steps)) / took
         values.update(lr=lr, samples_per_second=rate, data_wait=self.waiting.share(took), memory_gb=peak_memory(self.device))
         if self.flops is not None:
             values["tflops"] = self.flops * rate / 1e12
@@ -272,7 +279,7 @@ class Trainer:
     def _samples_of(self, step: int) -> str:
         """The samples of a step, for a diagnosis."""
         some = self.stream.samples(step)
-        more = self.config.batch_size - len(some)
+        more = self.plan.batch_size(step) - len(some)
         return f"samples {', '.join(name for _, name in some)}{f' and {more} more' if more else ''} of the source, epoch {some[0][0]}"
 
     def state_dict(self) -> dict[str, Any]:
@@ -364,7 +371,7 @@ class Trainer:
         """Model and optimizer as the callbacks want them. A wrong config is refused here, before anything is written."""
         config = self.config
         self._call("prepare_model")
-        self.flops = flops_per_sample(self.objective, self.source, config.seed)
+        self.flops = None if self.plan.entry else flops_per_sample(self.objective, self.source, config.seed)  # else they differ from step to step
         self.peak = peak_flops(self.device, self.precision)
         if config.channels_last:
             self.objective.to(memory_format=torch.channels_last)
@@ -400,9 +407,10 @@ class Trainer:
         start = f"going on from step {self.step:,} of" if self.step else "training"
         pieces = self.share.world * self.share.accumulate
         cut = f" ({self.share.world} processes x {self.share.accumulate} micro-batches)" if pieces > 1 else ""
+        more = " and more, by train.multigrid," if self.plan.entry else ""
         peak = config.optim.peak_lr(size)
         return (
-            f"{start} {self.steps:,} steps of {size:,} samples{cut} = {self.steps * size / samples:.1f} passes over {samples:,} samples; "
+            f"{start} {self.steps:,} steps of {size:,} samples{more}{cut} = {self.plan.start(self.plan.steps) / samples:.1f} passes over {samples:,} samples; "
             f"{trainable / 1e6:.2f} M trainable parameters; peak lr {peak:.3g}{scaled}, schedule {config.schedule.name}; "
             f"{self.precision} on {hardware(self.device, self.processes.world)}; in {self.folder}"
         )

@@ -47,9 +47,14 @@ class Classifier:
     head_std: ClassVar[float] = 0.02
     """Deviation of a new head's weights; that of a probe is 0.01."""
 
+    @property
+    def head_width(self) -> int:
+        """Width of the vector that the head sees."""
+        return self.config.embed_dim
+
     def new_head(self) -> nn.Module:
         """A head with its first values."""
-        width, classes, probe = self.config.embed_dim, self.config.num_classes, self.config.head == "probe"
+        width, classes, probe = self.head_width, self.config.num_classes, self.config.head == "probe"
         if classes == 0:
             return nn.Identity()
         linear = nn.Linear(width, classes)

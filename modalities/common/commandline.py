@@ -81,6 +81,8 @@ def show_schedule(recipe: "ModelRecipe") -> Path:
     from trainer.pictures import draw_schedule
 
     train = recipe.train
+    if train.multigrid.cycles != "none":
+        raise ConfigError("--show-schedule draws runs whose steps all take as many samples. Set train.multigrid.cycles to none to see the schedule beneath.")
     steps = train.total_steps(len(recipe.build()[0]) if train.epochs is not None else 0)
     schedule, peak = train.schedule, train.optim.peak_lr(train.batch_size)
     title = f"{recipe.recipe}: {schedule.name}, {steps:,} steps of {train.batch_size:,} samples, peak lr {peak:.4g}"

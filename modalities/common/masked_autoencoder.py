@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from modalities.common.linear import Linear
 from modalities.common.loading import Change, Rule
 from modalities.common.masking import Masking, gather_tokens, keep_count, mask_from_noise
 from modalities.common.model import Model
@@ -47,8 +48,8 @@ class Reconstruction:
     latent: Tensor
     """(B, P+K, D) encoder output after the final norm; visible patches in the order of `masking.ids_keep`."""
     prediction: Tensor
-    """(B, L, V) predicted patches in raster order, visible ones included; (B, M, V) of a model that predicts only the
-    hidden ones, in the order of `masking.ids_hidden`."""
+    """(B, L, V) predicted patches in raster order, visible ones included; or (B, M, V), the hidden ones alone, in the order of
+    `masking.ids_hidden`."""
     masking: Masking
     """Which patches were hidden."""
 
@@ -67,15 +68,15 @@ class MaskedAutoencoder(ViTEncoder):
         width = config.decoder_embed_dim
         self.patch_values = math.prod(config.patch_size) * config.in_chans
         """Values of one patch, all channels."""
-        self.decoder_embed = init_linear(nn.Linear(config.embed_dim, width))
+        self.decoder_embed = init_linear(Linear(config.embed_dim, width))
         self.mask_token = nn.Parameter(torch.empty(1, 1, width).normal_(std=0.02))
         self.decoder_pos_embed = self.new_positions(width)
         self.decoder_blocks = self.new_blocks(width, config.decoder_depth, config.decoder_num_heads, config.decoder_mlp_ratio)
         self.decoder_norm = nn.LayerNorm(width, eps=config.norm_eps)
         self.decoder_pred = self._new_prediction()
 
-    def _new_prediction(self) -> nn.Linear:
-        return init_linear(nn.Linear(self.config.decoder_embed_dim, self.patch_values))
+    def _new_prediction(self) -> Linear:
+        return init_linear(Linear(self.config.decoder_embed_dim, self.patch_values))
 
     @classmethod
     def change_from(
@@ -118,24 +119,33 @@ class MaskedAutoencoder(ViTEncoder):
         return self.mask(noise, mask_ratio)
 
     def encode(self, x: Tensor, masking: Masking) -> Tensor:
-        """(B, C, *input_size) -> (B, P+K, D): only the visible patches go through the blocks."""
-        visible = gather_tokens(self.embed_patches(x), masking.ids_keep)  # (B, K, D)
-        return self.norm(self.blocks(self.prepend_class_token(visible)))
+        """(B, C, *input_size) -> (B, P+K, D): only the visible patches are embedded and go through the blocks."""
+        return self.norm(self.blocks(self.prepend_class_token(self.embed_patches(x, masking.ids_keep))))
 
-    def decode(self, latent: Tensor, masking: Masking) -> Tensor:
-        """(B, P+K, D) -> (B, L, V): mask tokens fill the gaps, everything gets its decoder position."""
-        x = self.decoder_embed(latent)  # (B, P+K, E)
-        hidden = masking.ids_restore.shape[1] - masking.ids_keep.shape[1]
-        fill = self.mask_token.to(x.dtype).expand(x.shape[0], hidden, -1)
-        patches = torch.cat([x[:, self.prefix :], fill], dim=1)  # (B, L, E) visible, then hidden
-        patches = gather_tokens(patches, masking.ids_restore)  # raster order
-        x = torch.cat([x[:, : self.prefix], patches], dim=1) + self.decoder_pos_embed  # (B, P+L, E)
-        x = self.decoder_norm(self.decoder_blocks(x))
-        return self.decoder_pred(x)[:, self.prefix :]  # (B, L, V)
+    def decode(self, latent: Tensor, masking: Masking, everywhere: bool = True) -> Tensor:
+        """(B, P+K, D) -> (B, L, V): mask tokens fill the gaps, everything gets its decoder position.
 
-    def forward(self, batch: Batch, noise: Tensor | None = None, mask_ratio: float = 0.75) -> Reconstruction:
-        """Hide `mask_ratio` of the patches and predict them. `noise` (B, noise_length): small values stay visible."""
+        Attention does not look at the order of the tokens, so the hidden patches simply come last; the prediction is brought into raster
+        order. Without `everywhere` it is that of the hidden patches alone, (B, M, V), in the order of `masking.ids_hidden`: what no loss
+        looks at is not computed.
+        """
+        x, hidden = self.decoder_embed(latent), masking.ids_hidden  # (B, P+K, E), (B, M)
+        first, positions = self.decoder_pos_embed[:, : self.prefix], self.decoder_pos_embed[0, self.prefix :]
+        visible = torch.cat([first.expand(len(x), -1, -1), positions[masking.ids_keep]], dim=1)  # (B, P+K, E)
+        x = torch.cat([x + visible, self.mask_token + positions[hidden]], dim=1)  # (B, P+L, E)
+        *blocks, final = self.decoder_blocks
+        for block in blocks:
+            x = block(x)
+        x = final(x)[:, self.prefix :] if everywhere else final(x, last=hidden.shape[1])
+        x = self.decoder_pred(self.decoder_norm(x))
+        return gather_tokens(x, masking.ids_restore) if everywhere else x
+
+    def forward(self, batch: Batch, noise: Tensor | None = None, mask_ratio: float = 0.75, everywhere: bool = True) -> Reconstruction:
+        """Hide `mask_ratio` of the patches and predict all of them, or only the hidden ones (see `decode`).
+
+        `noise` (B, noise_length): small values stay visible.
+        """
         x = self.input(batch)
         masking = self.draw_masking(x, noise, mask_ratio, batch.get("sample_key"))
         latent = self.encode(x, masking)
-        return Reconstruction(latent, self.decode(latent, masking), masking)
+        return Reconstruction(latent, self.decode(latent, masking, everywhere), masking)

@@ -165,6 +165,10 @@ class Model(nn.Module, PyTorchModelHubMixin, library_name="modality-zoo"):
         """Which part of the model a tensor belongs to, in the words of a load report."""
         return next((part for prefix, part in cls.parts.items() if name.startswith(prefix)), "model")
 
+    def size_multiple(self) -> tuple[int, ...] | None:
+        """What each length of an input must be a multiple of, for a model that takes inputs of other sizes too; None when it does not."""
+        return None
+
     def input_shape(self) -> tuple[int, ...] | None:
         """Shape of one sample, (C, *size); None when it is not fixed."""
         return None

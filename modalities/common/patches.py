@@ -11,6 +11,8 @@ from timm.layers import resample_patch_embed
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
+from modalities.common.linear import linear
+from modalities.common.masking import gather_tokens
 from trainer.errors import ModelError, shorten
 
 _CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -92,10 +94,13 @@ class PatchEmbed(nn.Module):
         """Number of patches."""
         return math.prod(self.grid)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, *spatial) -> (B, L, D). ModelError for another shape than the model was built for."""
+    def forward(self, x: Tensor, ids: Tensor | None = None) -> Tensor:
+        """(B, C, *spatial) -> (B, L, D), or of the patches `ids` (B, K) alone, (B, K, D). ModelError for another shape than the model was built for."""
         self.require(x)
-        return self.proj(x).flatten(2).transpose(1, 2)
+        if ids is None:
+            return self.proj(x).flatten(2).transpose(1, 2)
+        weight = self.proj.weight.movedim(1, -1).flatten(1)  # (D, V), the channel last, as in a patch
+        return linear(gather_tokens(patchify(x, self.proj.kernel_size), ids), weight, self.proj.bias)
 
     def require(self, x: Tensor) -> None:
         """Raise ModelError unless `x` is what the model was built for."""

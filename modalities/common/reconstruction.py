@@ -5,8 +5,10 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from modalities.common.masked_autoencoder import MaskedAutoencoder, Reconstruction
+from modalities.common.masking import gather_tokens
 from modalities.common.patches import patchify, unpatchify
 from trainer.errors import ConfigError
 from trainer.objective import Batch, Losses, Objective
@@ -52,22 +54,24 @@ class MaskedReconstruction(Objective):
         if config.norm_pix_loss and model.patch_values < 2:
             raise ConfigError("norm_pix_loss needs patches of at least 2 values, found 1. Switch it off or use larger patches.")
 
-    def target(self, batch: Batch) -> Tensor:
-        """What the prediction is compared with, (B, L, V): the patches, normalised one by one if the config says so."""
-        patches = self._patches(batch)
+    def target(self, batch: Batch, ids: Tensor | None = None) -> Tensor:
+        """What the prediction is compared with, (B, L, V): the patches, normalised one by one if the config says so; or only those of `ids` (B, M)."""
+        patches = self._patches(batch) if ids is None else gather_tokens(self._patches(batch), ids)
         if not self.config.norm_pix_loss:
             return patches
         mean, deviation = self._statistics(patches)
         return (patches - mean) / deviation
 
-    def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """Scalar from prediction and target (B, L, V) and mask (B, L), 1 = hidden."""
-        per_patch = (prediction.float() - target.float()).square().mean(dim=-1)  # (B, L)
-        return (per_patch * mask).sum() / mask.sum()
+    def predict(self, batch: Batch, noise: Tensor | None) -> Reconstruction:
+        """A forward pass with what `error` needs of it: the predictions of the hidden patches."""
+        return self.model(batch, noise, self.config.mask_ratio, everywhere=False)
+
+    def error(self, out: Reconstruction, batch: Batch) -> Tensor:
+        """The scalar loss of a forward pass. Every sample hides as many patches, so it is the mean over all their values."""
+        return F.mse_loss(out.prediction.float(), self.target(batch, out.masking.ids_hidden).float())
 
     def forward(self, batch: Batch, noise: Tensor | None = None) -> Losses:
-        out = self.model(batch, noise, self.config.mask_ratio)
-        return Losses(self.loss(out.prediction, self.target(batch), out.masking.mask))
+        return Losses(self.error(self.predict(batch, noise), batch))
 
     def export(self) -> MaskedAutoencoder:
         return self.model
@@ -81,17 +85,13 @@ class MaskedReconstruction(Objective):
         """
         out = self.model(batch, noise, self.config.mask_ratio)
         patches, hidden = self._patches(batch), out.masking.mask[:, :, None]  # (B, L, V), (B, L, 1)
-        predicted = self.everywhere(out, patches)
+        predicted = out.prediction.float()
         if self.config.norm_pix_loss:
             mean, deviation = self._statistics(patches)
             predicted = predicted * deviation + mean
         shown = {"original": patches, "masked": patches * (1 - hidden) + self.fill * hidden, "reconstruction": torch.lerp(patches, predicted, hidden)}
         config = self.model.config
         return {name: unpatchify(p, config.patch_size, config.grid, config.in_chans) for name, p in shown.items()}
-
-    def everywhere(self, out: Reconstruction, patches: Tensor) -> Tensor:
-        """The prediction for every patch, (B, L, V); where the model gives none, the `patches` themselves."""
-        return out.prediction.float()
 
     def _patches(self, batch: Batch) -> Tensor:
         return patchify(self.model.input(batch), self.model.config.patch_size).float()

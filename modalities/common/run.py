@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate.utils import set_seed
+from torch import nn
 
 from modalities.common import pretrained
 from modalities.common.evaluation import ReportedEvaluator, in_words, results
@@ -31,6 +32,7 @@ from trainer.files import TEMPORARY, remove_leftovers, write_json
 from trainer.lock import NAME as LOCK
 from trainer.lock import locked
 from trainer.logs import MetricsFile, Pictures, ProgressBar, Sessions, TensorBoard, finite, read_lines
+from trainer.multigrid import MultigridPlan
 from trainer.objective import Objective
 from trainer.parallel import Processes, restarted
 from trainer.profiler import Profiler
@@ -60,6 +62,19 @@ class ModelRecipe(Recipe):
     def build(self) -> tuple[Source, Objective]:
         """The training data and the objective, whose `export()` is the model with its preprocessing."""
         raise NotImplementedError(f"{type(self).__name__} must define build()")
+
+    def plan(self, source: Source, objective: Objective) -> MultigridPlan | None:
+        """What the steps of the run take, where `train.multigrid` changes it. ConfigError for a model that reads one size only."""
+        if self.train.multigrid.cycles == "none":
+            return None
+        model = objective.export()
+        shape, multiple = model.input_shape(), model.size_multiple()
+        if shape is None or multiple is None:
+            raise ConfigError(f"train.multigrid changes the size of the inputs, and {type(model).__name__} reads one size only. Set train.multigrid.cycles to none.")
+        if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in objective.modules()):
+            raise ConfigError("train.multigrid changes the batch size, which batch norm does not bear here. Set train.multigrid.cycles to none.")
+        steps = self.train.total_steps(len(source))
+        return MultigridPlan(self.train.multigrid, self.train.batch_size, steps, tuple(shape[1:]), multiple, model.input_key)
 
     def draw(self, objective: Objective, source: Source) -> Draw | None:
         """What draws the state of training, or None."""
@@ -103,7 +118,7 @@ def run(
         callbacks.append(Evaluate(evaluators, recipe.train.evaluate))
     if recipe.train.profile is not None:
         callbacks.append(Profiler(recipe.train.profile))
-    trainer = Trainer(objective, source, recipe.train, folder, callbacks, processes)
+    trainer = Trainer(objective, source, recipe.train, folder, callbacks, processes, recipe.plan(source, objective))
     if checkpoint is not None and recipe.init_optimizer:
         take_moments(trainer, checkpoint)
     with locked(folder) if processes.main else nullcontext():

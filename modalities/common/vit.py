@@ -13,7 +13,9 @@ import torch
 from timm.layers import QuickGELU
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from modalities.common.linear import use_faster
 from modalities.common.loading import Adaptation, Change
 from modalities.common.model import Model
 from modalities.common.patches import PatchEmbed, adapt_patch_embedding, grid_of
@@ -156,9 +158,10 @@ class ViTEncoder(Model):
             adapted["patch_embed.proj.weight"] = Adaptation(how, lambda weight: adapt_patch_embedding(weight, new.in_chans, new.patch_size))
         return Change(adapted)
 
-    def embed_patches(self, x: Tensor) -> Tensor:
-        """(B, C, *input_size) -> (B, L, D): patches with their positions."""
-        return self.patch_embed(x) + self.pos_embed[:, self.prefix :]
+    def embed_patches(self, x: Tensor, ids: Tensor | None = None) -> Tensor:
+        """(B, C, *input_size) -> (B, L, D): patches with their positions; or only the patches `ids` (B, K), (B, K, D)."""
+        positions = self.pos_embed[:, self.prefix :]
+        return self.patch_embed(x, ids) + (positions if ids is None else positions[0, ids])
 
     def prepend_class_token(self, x: Tensor) -> Tensor:
         """(B, N, D) -> (B, P+N, D): the class token, with its row of the table, comes first."""
@@ -193,6 +196,22 @@ class ViTEncoder(Model):
         return int(name.split(".")[1]) + 1 if name.startswith("blocks.") else self.config.depth + 1
 
 
+class ViTBlock(Block):
+    """timm's block, which can leave out what nobody reads."""
+
+    def forward(self, x: Tensor, last: int | None = None) -> Tensor:
+        """(B, N, D) -> (B, N, D). With `last`: the same for the last so many tokens alone, (B, last, D); the others are only attended to."""
+        if last is None:
+            return super().forward(x)
+        attn = self.attn
+        qkv = attn.qkv(self.norm1(x)).unflatten(-1, (3, attn.num_heads, -1))  # (B, N, 3, heads, width of a head)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        seen = F.scaled_dot_product_attention(attn.q_norm(query[:, :, -last:]), attn.k_norm(key), value)
+        seen = attn.proj_drop(attn.proj(attn.norm(seen.transpose(1, 2).flatten(2))))  # (B, last, D)
+        x = x[:, -last:] + self.drop_path1(self.ls1(seen))
+        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+
+
 def adapted_table(name: str, old: ViTConfig, new: ViTConfig) -> dict[str, Adaptation]:
     """How the position table `name` comes to another grid; nothing when the grid is the same."""
     if old.grid == new.grid:
@@ -209,7 +228,7 @@ def transformer(config: Any, width: int, depth: int, heads: int, mlp_ratio: floa
     """Pre-norm blocks of one width, initialised as MAE does; bias, norm and activation follow the config."""
     blocks = nn.Sequential(
         *(
-            Block(
+            ViTBlock(
                 width,
                 heads,
                 mlp_ratio=mlp_ratio,
@@ -225,7 +244,7 @@ def transformer(config: Any, width: int, depth: int, heads: int, mlp_ratio: floa
     for layer in blocks.modules():
         if isinstance(layer, nn.Linear):
             init_linear(layer)
-    return blocks
+    return use_faster(blocks)
 
 
 def init_linear(layer: nn.Linear) -> nn.Linear:

@@ -1,7 +1,7 @@
 """Videos. The names that this modality offers; nothing is imported until one of them is asked for."""
 
-from modalities.video.entries import videomae
+from modalities.video.entries import internvideo_next, videomae
 
-SYSTEMS = {**videomae.SYSTEMS}
-RECIPES = {**videomae.RECIPES}
-MODELS = [*videomae.MODELS]
+SYSTEMS = {**videomae.SYSTEMS, **internvideo_next.SYSTEMS}
+RECIPES = {**videomae.RECIPES, **internvideo_next.RECIPES}
+MODELS = [*videomae.MODELS, *internvideo_next.MODELS]

@@ -21,7 +21,6 @@ from modalities.common.sheets import spread
 from modalities.video.augment import FinetuneAugment
 from modalities.video.data import BUILT_IN, LabelledVideos, VideoSource, preprocess_for
 from modalities.video.evaluation import MultiView, supervised
-from modalities.video.models.vit import VideoClassifier, VideoViT
 from modalities.video.pictures import clip_sheet
 from trainer.config import replace
 from trainer.errors import ConfigError, ModelError
@@ -69,7 +68,8 @@ class FinetuneRecipe(ModelRecipe):
             raise ConfigError("Say which encoder to start from: --model FOLDER_OR_NAME (`zoo list video` shows the names).")
         architecture_only = self.scratch and self.model in registry.entries()
         encoder = pretrained.create(self.model) if architecture_only else pretrained.load(self.model)
-        if not isinstance(encoder, VideoViT):
+        tasks = registry.systems()[encoder.system].tasks
+        if encoder.input_key != "video" or "classification" not in tasks:
             raise ModelError(f"{self.model} is a {type(encoder).__name__}; fine-tuning on videos needs a vision transformer for video.")
         preprocess = preprocess_for(self.data, encoder.config.input_size, encoder.config.in_chans)
         if encoder.preprocess is not None:  # its own statistics and size, the frames as this recipe samples them
@@ -77,10 +77,11 @@ class FinetuneRecipe(ModelRecipe):
         if self.scratch:
             encoder = type(encoder)(encoder.config)
         train, test = self.data.build(preprocess)
-        model = VideoClassifier.from_encoder(
+        classifier = registry.system_class(tasks["classification"])
+        model = classifier.from_encoder(
             encoder, len(train.classes), drop_path=self.drop_path, head_dropout=self.head_dropout, head=self.head, class_names=train.classes
         )
-        model.name, model.preprocess = f"video/videomae-vit-{train.name}", preprocess
+        model.name, model.preprocess = f"{classifier.system}-{train.name}", preprocess
         log.info("%d training and %d test videos of %d classes", len(train), len(test), len(train.classes))
         return train, self.objective.build(model)
 

@@ -10,13 +10,29 @@ from modalities.common.evaluation import FrozenFeatures, Judge, Row, results
 from modalities.common.model import Model
 from modalities.video.data import BUILT_IN, LabelledVideos, preprocess_for
 from modalities.video.evaluation import CLASSIFICATION, MultiView, probed, reconstructed, supervised
+from modalities.video.models.internvideo_next import InternVideoNext
+from modalities.video.models.internvideo_next_classifier import InternVideoNextClassifier
 from modalities.video.models.videomae import VideoMAE
 from modalities.video.models.vit import VideoClassifier
 from modalities.video.objectives.videomae import VideoMAEObjectiveConfig
 from modalities.video.pictures import draw_reconstructions
 from modalities.video.sources import VideoSource
 from trainer.errors import DataError, ModelError
+from trainer.objective import Objective
 from trainer.randomness import seeded
+
+CLASSIFIERS = (VideoClassifier, InternVideoNextClassifier)
+
+
+class Features(Objective):
+    """An encoder whose objective needs what is not stored with it (a teacher, a predictor): only its features are measured."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def export(self) -> Model:
+        return self.model
 
 
 def evaluate(model: Model, path: str, per_class: int | None = None) -> list[Row]:
@@ -27,9 +43,11 @@ def evaluate(model: Model, path: str, per_class: int | None = None) -> list[Row]
     `test` folder beside `train`, else a fixed split. The loss of a masked auto-encoder is that of the paper's objective.
     """
     train, test = _parts(model, path, per_class)
-    if isinstance(model, VideoClassifier):
+    if isinstance(model, CLASSIFIERS):
         views = [] if path in BUILT_IN else [MultiView(test, 2 if test.preprocess.sampling == "segment" else 5)]
         return results([supervised(test), *views], ClassificationConfig().build(model))
+    if isinstance(model, InternVideoNext):
+        return results([probed(train, test)], Features(model))
     objective = VideoMAEObjectiveConfig().build(model)
     return results([probed(train, test), reconstructed(test, objective)], objective)
 
@@ -37,18 +55,18 @@ def evaluate(model: Model, path: str, per_class: int | None = None) -> list[Row]
 def judge(model: Model, path: str) -> Judge:
     """What tells models like `model` apart on labelled videos: a classifier's accuracy, else that of 5-NN on frozen features."""
     train, test = _parts(model, path)
-    if isinstance(model, VideoClassifier):
+    if isinstance(model, CLASSIFIERS):
         return Judge(train, supervised(test), "accuracy", ClassificationConfig().build)
-    return Judge(train, FrozenFeatures(train, test, CLASSIFICATION, kinds=("knn",)), "knn", VideoMAEObjectiveConfig().build)
+    return Judge(train, FrozenFeatures(train, test, CLASSIFICATION, kinds=("knn",)), "knn", Features if isinstance(model, InternVideoNext) else VideoMAEObjectiveConfig().build)
 
 
 def _parts(model: Model, path: str, per_class: int | None = None) -> tuple[VideoSource, VideoSource]:
     """Labelled videos for training and for testing, as a model takes them; a classifier's are numbered by its own classes."""
     data = LabelledVideos(path, per_class=per_class)
-    if not isinstance(model, (VideoMAE, VideoClassifier)):
+    if not isinstance(model, (VideoMAE, InternVideoNext, *CLASSIFIERS)):
         raise ModelError(f"zoo evaluate does not know what to measure on a {type(model).__name__}.")
     preprocess = model.preprocess or preprocess_for(data, model.config.input_size, model.config.in_chans)
-    if isinstance(model, VideoMAE):
+    if not isinstance(model, CLASSIFIERS):
         return data.build_plain(preprocess)
     train, test = data.build_plain(preprocess, classes=model.config.class_names or None)
     if len(test.classes) != model.config.num_classes:
@@ -61,7 +79,7 @@ def predict(model: Model, files: list[Path], to: Path | None) -> str:
     if model.preprocess is None:
         raise ModelError("This model has no preprocessor_config.json, so it cannot read files. Export it with its preprocessing.")
     batch = model.preprocess([str(f) for f in files])
-    if isinstance(model, VideoClassifier):
+    if isinstance(model, CLASSIFIERS):
         with torch.inference_mode():
             return described(model(batch), files, model.config.class_names)
     if not isinstance(model, VideoMAE):

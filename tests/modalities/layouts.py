@@ -149,6 +149,8 @@ CASES = [
          "decoder complete 19/19; encoder complete 30/30", joined=3, resized=("patch_embed.proj.weight",)),
     Case("VideoMAE, transformers fine-tuned", golden("video/videomae_transformers_cls.safetensors"), "video/videomae-vit", "transformers",
          "encoder complete 28/28; norm of the mean complete 2/2; classification head complete 2/2", joined=2, resized=("patch_embed.proj.weight",)),
+    Case("InternVideo-Next, official", golden("video/internvideo_next_encoder.safetensors"), "video/internvideo-next", "official",
+         "encoder complete 32/32; attention pooling complete 14/14", resized=("pos_embed", "patch_embed.proj.weight", "patch_embed.norm_before.weight")),
     Case("ViT, timm token", of_timm("token"), "vision/mae-vit", "timm", "encoder complete 30/30; classification head complete 2/2"),
     Case("SparK, ResNet", spark_golden("spark_resnet"), "vision/spark", "official", "encoder complete 102/102; decoder complete 104/104",
          resized=("backbone.conv1.weight",), telling="bn1"),
@@ -163,6 +165,9 @@ CASES = [
          "encoder complete 61/61; norm of the mean complete 2/2; classification head complete 2/2", resized=("backbone.stem.0.weight",), telling="norm"),
 ]  # fmt: skip
 """Every layout of every system."""
+
+OWN = {"video/internvideo-next-classifier"}
+"""Systems of which nobody else has checkpoints."""
 
 each = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 

@@ -8,6 +8,7 @@ from tests.trainer.toy import CONFIG, Fit, Line, fit
 from trainer.data import Share, StepBatches, Stream, batches, ordered_batches
 from trainer.errors import CheckpointError, DataError
 from trainer.order import Epochs, full_shuffle
+from trainer.plan import Even
 from trainer.randomness import draws, draws_on_device, sample_keys, seeded
 from trainer.trainer import Trainer
 from trainer.waiting import Waiting
@@ -60,8 +61,8 @@ def test_augmentation_differs_between_epochs():
 
 
 def test_ranks_share_the_global_batch():
-    whole = [p for b in StepBatches(Epochs(range(10), 0), 4, 0, 3) for p in b]
-    ranks = [list(StepBatches(Epochs(range(10), 0), 4, 0, 3, Share(rank, 2))) for rank in (0, 1)]
+    whole = [p for b in StepBatches(Epochs(range(10), 0), Even(4, 3), 0) for p in b]
+    ranks = [list(StepBatches(Epochs(range(10), 0), Even(4, 3), 0, Share(rank, 2))) for rank in (0, 1)]
     assert sorted(p for r in ranks for b in r for p in b) == sorted(whole) and all(len(b) == 2 for r in ranks for b in r)
 
 
@@ -115,8 +116,8 @@ def test_draws_are_uniform_and_keyed_by_sample():
 
 @pytest.mark.parametrize("world, accumulate", [(1, 4), (2, 1), (2, 3), (3, 2)])
 def test_micro_batches_of_all_ranks_make_up_the_batch_in_order(world, accumulate):
-    whole = list(StepBatches(Epochs(range(10), 0), 7, 0, 3))
-    ranks = [list(StepBatches(Epochs(range(10), 0), 7, 0, 3, Share(rank, world, accumulate))) for rank in range(world)]
+    whole = list(StepBatches(Epochs(range(10), 0), Even(7, 3), 0))
+    ranks = [list(StepBatches(Epochs(range(10), 0), Even(7, 3), 0, Share(rank, world, accumulate))) for rank in range(world)]
     for step in range(3):
         parts = [part for rank in ranks for part in rank[step * accumulate : (step + 1) * accumulate]]
         assert sum(parts, []) == whole[step] and max(map(len, parts)) - min(map(len, parts)) <= 1
@@ -124,7 +125,7 @@ def test_micro_batches_of_all_ranks_make_up_the_batch_in_order(world, accumulate
 
 def test_every_batch_carries_the_keys_of_its_samples():
     batch = collect()[1]
-    pairs = StepBatches(Epochs(range(10), 3), 4, 0, 7).pairs(1)
+    pairs = StepBatches(Epochs(range(10), 3), Even(4, 7), 0).pairs(1)
     assert batch["id"].tolist() == [index for _, index in pairs]
     assert (batch["sample_key"].numpy().view("uint64") == sample_keys(3, pairs)).all()
 

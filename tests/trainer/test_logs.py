@@ -15,6 +15,7 @@ from rich.console import Console
 
 from trainer.errors import CheckpointError
 from trainer.logs import MetricsFile, Pictures, ProgressBar, Sessions, TensorBoard, clock, facts, read_lines
+from trainer.plan import Even
 
 METRICS = {"loss": 0.5, "samples_per_second": 1234.5, "data_wait": 0.12, "lr": 3e-4, "grad_norm": 2.0}
 
@@ -23,7 +24,7 @@ def trainer_at(folder, step=0, steps=30, main=True, pictures=2):
     """What the callbacks read of a trainer."""
     return SimpleNamespace(
         folder=folder, step=step, steps=steps, seconds=1.0, source=range(50), device=torch.device("cpu"),
-        processes=SimpleNamespace(main=main, world=1), config=SimpleNamespace(batch_size=16, pictures=pictures), plain=lambda: "objective",
+        processes=SimpleNamespace(main=main, world=1), config=SimpleNamespace(batch_size=16, pictures=pictures), plain=lambda: "objective", plan=Even(16, steps),
     )  # fmt: skip
 
 

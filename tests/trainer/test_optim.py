@@ -53,6 +53,10 @@ def test_optimizers_of_timm():
     assert type(build_optimizer(parameter_groups(Deep(), 0.0), OptimConfig(name="lars", betas=None), 0.1)).__name__ == "Lars"
     with pytest.raises(ConfigError, match="Did you mean 'adam"):
         build_optimizer(groups, OptimConfig(name="adamv"), 1e-3)
+    made = build_optimizer(parameter_groups(Deep(), 0.0), OptimConfig(eps=1e-6), 0.1)
+    assert made.param_groups[0]["eps"] == 1e-6
+    with pytest.raises(ConfigError, match="optim.eps"):
+        build_optimizer(parameter_groups(Deep(), 0.0), OptimConfig(name="sgd", betas=None, eps=1e-6), 0.1)
     with pytest.raises(ConfigError, match="optim.betas"):
         build_optimizer(parameter_groups(Deep(), 0.0), OptimConfig(name="lars"), 0.1)
 

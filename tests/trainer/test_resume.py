@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.trainer.toy import CONFIG, CountedFit, Fit, Line, fit, lines, same, weights
+from tests.trainer.toy import CONFIG, CountedFit, Crash, Fit, Line, fit, lines, same, weights
 from trainer.callback import Callback
 from trainer.checkpoint import load_checkpoint, newest
 from trainer.config import replace
@@ -16,15 +16,6 @@ from trainer.evaluation import EvalConfig, Evaluate
 from trainer.logs import MetricsFile
 from trainer.objective import Losses, Objective
 from trainer.trainer import Trainer
-
-
-class Crash(Callback):
-    def __init__(self, step):
-        self.step = step
-
-    def after_backward(self, trainer):
-        if trainer.step == self.step:
-            raise RuntimeError("power cut")
 
 
 class Noise:

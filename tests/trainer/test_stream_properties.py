@@ -14,6 +14,7 @@ from trainer.buckets import Bucketed
 from trainer.data import Share, StepBatches, Stream
 from trainer.mixture import Mixture, MixtureConfig
 from trainer.order import Epochs, ShardShuffle, positions_of
+from trainer.plan import Even
 
 
 def drawn(cases):
@@ -67,7 +68,7 @@ seeds = some.integers(0, 2**40)
 @given(exact_sources(), seeds, some.integers(1, 12), some.integers(1, 4), some.integers(1, 3), some.integers(1, 40), some.data())
 def test_each_epoch_holds_every_sample_once_and_ranks_and_restarts_change_nothing(source, seed, batch_size, world, accumulate, steps, data):
     batch_size = max(batch_size, world * accumulate)
-    whole = [pair for batch in StepBatches(positions_of(source, seed, steps * batch_size), batch_size, 0, steps) for pair in batch]
+    whole = [pair for batch in StepBatches(positions_of(source, seed, steps * batch_size), Even(batch_size, steps), 0) for pair in batch]
     assert len(whole) == steps * batch_size
     for epoch in range(len(whole) // len(source)):
         part = whole[epoch * len(source) : (epoch + 1) * len(source)]
@@ -75,7 +76,7 @@ def test_each_epoch_holds_every_sample_once_and_ranks_and_restarts_change_nothin
     tail = whole[len(whole) // len(source) * len(source) :]
     assert len(set(tail)) == len(tail)
     first = data.draw(some.integers(0, steps))  # every rank starts again there, with nothing but its number
-    ranks = [list(StepBatches(positions_of(source, seed, steps * batch_size), batch_size, first, steps, Share(r, world, accumulate))) for r in range(world)]
+    ranks = [list(StepBatches(positions_of(source, seed, steps * batch_size), Even(batch_size, steps), first, Share(r, world, accumulate))) for r in range(world)]
     assert {len(batches) for batches in ranks} == {(steps - first) * accumulate}
     assert all(batch for batches in ranks for batch in batches)
     together = [pair for step in range(steps - first) for batches in ranks for batch in batches[step * accumulate : (step + 1) * accumulate] for pair in batch]

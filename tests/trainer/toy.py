@@ -90,6 +90,17 @@ class Size:
         return {"size": sum(float(p.abs().sum()) for p in objective.parameters())}
 
 
+class Crash(Callback):
+    """A power cut in the step after `step` steps."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def after_backward(self, trainer):
+        if trainer.step == self.step:
+            raise RuntimeError("power cut")
+
+
 class Trouble(Callback):
     """What happens to one rank after a step; a death or an error only the first time."""
 

@@ -250,7 +250,8 @@ def test_every_registered_name_is_complete():
         ModelCardData(pipeline_tag=system.pipeline_tag)
         assert registry.system_class(entry.system).system == entry.system
     for name in registry.recipes():
-        assert name in registry.entries() and registry.find_recipe(name).recipe == name
+        assert name.removesuffix("-stage2") in registry.entries()  # a later stage makes the same model
+        assert registry.find_recipe(name).recipe == name
 
 
 def test_the_template_says_what_is_generated():

@@ -3,9 +3,9 @@
 from torch import Tensor
 
 from modalities.common.golden import Golden, run_by
-from modalities.video.golden import videomae
+from modalities.video.golden import internvideo_next, multigrid, videomae
 
-RUNNERS = {**videomae.RUNNERS}
+RUNNERS = {**videomae.RUNNERS, **internvideo_next.RUNNERS, **multigrid.RUNNERS}
 """What a golden file calls its model -> the function that recomputes its outputs and gradients, under the file's names."""
 
 

@@ -7,7 +7,8 @@ from torch.nn import functional as F
 
 from modalities import registry
 from modalities.common.golden import Golden, gradients_of, pick
-from modalities.common.masking import gather_tokens, mask_from_flags
+from modalities.common.masked_autoencoder import Reconstruction
+from modalities.common.masking import mask_from_flags
 from modalities.common.model import Model
 from modalities.common.positions import sincos_table
 from modalities.video.interop import videomae as interop
@@ -54,13 +55,12 @@ def _videomae(golden: Golden) -> dict[str, Tensor]:
     batch, config = _video(golden), model.config
     masking = mask_from_flags(golden.input("mask").bool())
     latent = model.encode(batch["video"], masking)
-    prediction = model.decode(latent, masking)
-    target = gather_tokens(objective.target(batch), masking.ids_hidden)
-    loss = objective.loss(prediction, target, masking.mask)
+    prediction = model.decode(latent, masking, everywhere=False)
+    loss = objective.error(Reconstruction(latent, prediction, masking), batch)
     computed = {
         "output.latent": latent,
         "output.pred": prediction,
-        "output.target": target,
+        "output.target": objective.target(batch, masking.ids_hidden),
         "output.loss": loss,
         "output.pos_embed_encoder": sincos_table(config.embed_dim, config.grid, config.position_layout, prefix=0),
         "output.pos_embed_decoder": sincos_table(config.decoder_embed_dim, config.grid, config.position_layout, prefix=0),

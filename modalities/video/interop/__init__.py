@@ -3,7 +3,7 @@
 A module offers `recognise(keys, config) -> layout or None` and `describe(meta, config, layout, where, preprocessing) -> Description`.
 """
 
-from modalities.video.interop import videomae
+from modalities.video.interop import internvideo_next, videomae
 
-MODULES = (videomae,)
+MODULES = (videomae, internvideo_next)
 """Asked in this order whether a checkpoint is theirs."""

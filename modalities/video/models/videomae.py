@@ -2,7 +2,7 @@
 
 Computes what MCG-NJU/VideoMAE@14ef8d8 `modeling_pretrain.py:PretrainVisionTransformer` computes; weights of the official and of
 transformers' layout convert exactly (`modalities.video.interop.videomae`). What differs from MAE: tubes are hidden, the same places in
-all frames; visible tokens keep their order; there is no class token; the decoder predicts the hidden tubelets only.
+all frames; visible tokens keep their order; there is no class token; the official decoder predicts the hidden tubelets only.
 Letters: B batch, L tubelets, N places of one frame, K visible tubelets, M hidden ones, D encoder width, E decoder width.
 """
 
@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from modalities.common.linear import Linear
 from modalities.common.masked_autoencoder import MaskedAutoencoder, MaskedAutoencoderConfig
-from modalities.common.masking import Masking, gather_tokens, tube_counts, tube_mask
+from modalities.common.masking import Masking, tube_counts, tube_mask
 from modalities.video.models.vit import VideoViT, VideoViTConfig
 
 
@@ -42,7 +43,7 @@ class VideoMAE(VideoViT, MaskedAutoencoder):
         width = config.decoder_embed_dim
         if not config.encoder_norm:
             self.norm = nn.Identity()
-        self.decoder_embed = nn.Linear(config.embed_dim, width, bias=False)
+        self.decoder_embed = Linear(config.embed_dim, width, bias=False)
         self.mask_token = nn.Parameter(torch.empty(1, 1, width))
         nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
         self.decoder_norm = nn.LayerNorm(width, eps=config.last_norm_eps)
@@ -59,15 +60,6 @@ class VideoMAE(VideoViT, MaskedAutoencoder):
 
     def mask(self, noise: Tensor, mask_ratio: float) -> Masking:
         return tube_mask(noise, self.config.grid[0], mask_ratio)
-
-    def decode(self, latent: Tensor, masking: Masking) -> Tensor:
-        """(B, P+K, D) -> (B, M, V): the hidden tubelets, in raster order."""
-        hidden = masking.ids_hidden
-        x, positions = self.decoder_embed(latent), self.decoder_pos_embed.expand(len(latent), -1, -1)
-        fill = self.mask_token.to(x.dtype) + gather_tokens(positions[:, self.prefix :], hidden)  # (B, M, E)
-        seen = torch.cat([positions[:, : self.prefix], gather_tokens(positions[:, self.prefix :], masking.ids_keep)], dim=1)
-        x = self.decoder_blocks(torch.cat([x + seen, fill], dim=1))[:, -hidden.shape[1] :]
-        return self.decoder_pred(self.decoder_norm(x))
 
     def no_weight_decay(self) -> set[str]:
         return {"mask_token"}

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from modalities.common import vit_classifier
-from modalities.common.vit_classifier import LAST_NORM
+from modalities.common.linear import linear
 from modalities.common.loading import Change, Rule
 from modalities.common.model import Model
 from modalities.common.positions import Layout, sincos_table
 from modalities.common.vit import ViTConfig, ViTEncoder
+from modalities.common.vit_classifier import LAST_NORM
 from modalities.video.preprocess import VideoPreprocess
 from trainer.errors import ConfigError
 
@@ -56,7 +56,7 @@ class QueryValueLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., 3 D)."""
-        return F.linear(x, self.weight, torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias]))
+        return linear(x, self.weight, torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias]))
 
 
 class VideoViT(ViTEncoder):

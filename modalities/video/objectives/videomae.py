@@ -5,15 +5,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from modalities.common.masked_autoencoder import Reconstruction
-from modalities.common.masking import gather_tokens
 from modalities.common.patches import patchify
 from modalities.common.reconstruction import MaskedReconstruction, MaskedReconstructionConfig
 from modalities.video.models.videomae import VideoMAE
 from modalities.video.preprocess import VideoPreprocess
-from trainer.objective import Batch, Losses
+from trainer.objective import Batch
 
 
 @dataclass(frozen=True)
@@ -36,18 +33,6 @@ class TubeletReconstruction(MaskedReconstruction):
     """Loss = mean squared error over the values of all hidden tubelets. Targets are pixels in 0..1, or normalised ones."""
 
     fill = 0.5
-
-    def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """Scalar from prediction and target (B, M, V) of the hidden tubelets; every sample hides as many, so the mask is not needed."""
-        return F.mse_loss(prediction.float(), target.float())
-
-    def forward(self, batch: Batch, noise: Tensor | None = None) -> Losses:
-        out = self.model(batch, noise, self.config.mask_ratio)
-        return Losses(self.loss(out.prediction, gather_tokens(self.target(batch), out.masking.ids_hidden), out.masking.mask))
-
-    def everywhere(self, out: Reconstruction, patches: Tensor) -> Tensor:
-        ids = out.masking.ids_hidden[:, :, None].expand_as(out.prediction)
-        return patches.scatter(1, ids, out.prediction.float())
 
     def _patches(self, batch: Batch) -> Tensor:
         """(B, L, V) pixels in 0..1: the normalisation of the input is undone."""

@@ -101,6 +101,7 @@ def recognise(keys: Iterable[str], config: Fields | None) -> str | None:
     if kind == "vit_mae" or (kind is None and both):
         return _spelling(keys)
     flat = len({"cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight"} & keys) > 2  # one may be lost: it will be named
+    flat = flat and not any(k.startswith("clip_projector.") for k in keys)  # InternVideo's encoder has the same names and this pooling
     if kind is None and flat and "architecture" in config:
         return "timm" if str(config["architecture"]).startswith("vit_") else None
     return "official" if kind is None and flat else None

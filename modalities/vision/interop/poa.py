@@ -52,6 +52,8 @@ def recognise(keys: Iterable[str], config: Fields | None) -> str | None:
     if len(inside.intersection(_CORE)) > 3:  # one may be lost: it will be named
         return "official"
     factors = any(re.fullmatch(r"blocks\.\d+\.ls[12]\.gamma", k) for k in keys)
+    if any(re.fullmatch(r"blocks\.\d+\.attn\.[qk]_norm\.\w+", k) for k in keys):  # another vision transformer with such factors (InternVideo-Next)
+        return None
     return "official-extracted" if factors and len(keys.intersection(_FLAT)) > 2 else None
 
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from modalities.common.reconstruction import MaskedReconstruction, MaskedReconstructionConfig
-from modalities.vision.models.spark import SparK
+from modalities.vision.models.spark import SparK, SparKOutput
 from trainer.errors import ConfigError
+from trainer.objective import Batch
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,13 @@ class SparKReconstruction(MaskedReconstruction):
                 f"mask_ratio={config.mask_ratio} hides none of the {length} places of 32 x 32 pixels, so there is nothing to predict. Raise it, or use larger images."
             )
 
+    def predict(self, batch: Batch, noise: Tensor | None) -> SparKOutput:
+        return self.model(batch, noise, self.config.mask_ratio)
+
+    def error(self, out: SparKOutput, batch: Batch) -> Tensor:
+        return self.loss(out.prediction, self.target(batch), out.masking.mask)
+
     def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        """Scalar from prediction and target (B, L, V) and mask (B, L), 1 = hidden."""
         per_patch = (prediction.float() - target.float()).square().mean(dim=-1)  # (B, L)
         return (per_patch * mask).sum() / (mask.sum() + 1e-8)  # 0 where nothing is hidden, as in the official code

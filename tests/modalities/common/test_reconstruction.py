@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from modalities.common.masked_autoencoder import MaskedAutoencoder, MaskedAutoencoderConfig
+from modalities.common.masking import gather_tokens
 from modalities.common.patches import patchify
 from modalities.common.reconstruction import MaskedReconstruction, MaskedReconstructionConfig
 from trainer.errors import ConfigError, ModelError
@@ -60,11 +61,24 @@ def test_latents_do_not_depend_on_the_order_of_the_noise():
 def test_loss_is_the_mean_over_all_hidden_patches():
     objective = build(norm_pix_loss=False)
     batch = {"x": torch.randn(2, 2, 8, 8)}
-    out = objective.model(batch, torch.rand(2, 16))
+    noise = torch.rand(2, 16)
+    out = objective.model(batch, noise)
     target = patchify(batch["x"], (2, 2))
     assert torch.equal(objective.target(batch), target)
     errors = [(out.prediction[b, i] - target[b, i]).square().mean() for b in range(2) for i in range(16) if out.masking.mask[b, i]]
-    torch.testing.assert_close(objective.loss(out.prediction, target, out.masking.mask), torch.stack(errors).mean())
+    torch.testing.assert_close(objective(batch, noise).loss, torch.stack(errors).mean())
+
+
+def test_what_no_loss_looks_at_is_left_out():
+    """The predictions of the hidden patches alone, and their gradients, are those of the whole decoder."""
+    objective = build()
+    batch, noise = {"x": torch.randn(2, 2, 8, 8)}, torch.rand(2, 16)
+    whole, part = objective.model(batch, noise), objective.model(batch, noise, everywhere=False)
+    hidden = gather_tokens(whole.prediction, whole.masking.ids_hidden)
+    torch.testing.assert_close(part.prediction, hidden, atol=1e-6, rtol=1e-5)
+    parameters = [p for p in objective.model.parameters() if p.requires_grad]
+    for a, b in zip(torch.autograd.grad(part.prediction.square().sum(), parameters), torch.autograd.grad(hidden.square().sum(), parameters)):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
 
 
 def test_normalised_targets_use_the_unbiased_variance():

@@ -1,0 +1,82 @@
+"""Linear layers that take the faster library on a CPU.
+
+torch multiplies matrices in single precision with MKL, which uses half of the width of the vector units of other makers' processors;
+oneDNN, which comes with torch as well, uses all of it: about twice as fast there, at the same precision. Which one is taken
+depends on the processor alone, never on a measurement, so that a run that is resumed computes the same bits.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import register_flop_formula
+
+
+def _onednn_is_faster() -> bool:
+    """Whether this is a processor with 512-bit vectors that MKL does not use."""
+    if not torch.backends.mkldnn.is_available() or torch.backends.cpu.get_cpu_capability() != "AVX512":
+        return False
+    try:
+        return "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
+    except OSError:  # no Linux
+        return False
+
+
+ONEDNN_IS_FASTER = _onednn_is_faster()
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """What `torch.nn.functional.linear` computes: (..., I) and (O, I) -> (..., O)."""
+    single = x.dtype == weight.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    if single and x.ndim > 1 and x.numel() and ONEDNN_IS_FASTER and not torch.compiler.is_exporting():
+        return _OneDNN.apply(x, weight, bias)
+    return F.linear(x, weight, bias)
+
+
+class Linear(nn.Linear):
+    """torch's linear layer, computed by `linear`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., I) -> (..., O)."""
+        return linear(x, self.weight, self.bias)
+
+
+def use_faster(module: nn.Module) -> nn.Module:
+    """Make every plain linear layer inside a `Linear`: its parameters and names stay."""
+    for layer in module.modules():
+        if type(layer) is nn.Linear:
+            layer.__class__ = Linear
+    return module
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+class _OneDNN(torch.autograd.Function):
+    """The layer and its gradients, all as products with a transposed matrix; none is copied to be transposed."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _product(x, weight, bias)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        of_x, of_weight, of_bias = ctx.needs_input_grad
+        rows = gradient.flatten(0, -2)  # (N, O)
+        return (
+            _product(gradient, weight.t()) if of_x else None,
+            _product(rows.t(), x.flatten(0, -2).t()) if of_weight else None,
+            rows.sum(dim=0) if of_bias else None,
+        )
+
+
+@register_flop_formula(torch.ops.mkldnn._linear_pointwise)
+def _operations(x: torch.Size, weight: torch.Size, *_: Any, **__: Any) -> int:
+    """Multiplications and additions of one product, for counters of operations."""
+    return 2 * x.numel() * weight[0]
