@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import safetensors
-import torch
 from safetensors.torch import save_file
 from torch import Tensor
 

@@ -30,8 +30,8 @@ def test_all_golden_files_pass_from_the_command_line():
     done = subprocess.run([sys.executable, "-m", "tools.check_golden", "tests/golden/vision"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "output.pred" in done.stdout and "(2, 16, 192)" in done.stdout
-    count = len(list((ROOT / "tests/golden/vision").glob("*.safetensors")))
-    assert done.stdout.endswith(f"{count} file(s), 0 failure(s)\n")
+    files = len(list((ROOT / "tests/golden/vision").glob("*.safetensors")))
+    assert done.stdout.endswith(f"{files} file(s), 0 failure(s)\n")
 
 
 def test_a_wrong_number_fails(tmp_path, capsys):

@@ -11,7 +11,7 @@ import torch
 
 from tests.trainer.toy import CONFIG, fit
 from trainer import checkpoint
-from trainer.checkpoint import MANIFEST, Snapshot, clean, list_checkpoints, load_checkpoint, newest, prune, save_checkpoint
+from trainer.checkpoint import MANIFEST, Snapshot, clean, list_checkpoints, load_checkpoint, newest, save_checkpoint
 from trainer.config import replace
 from trainer.errors import CheckpointError
 

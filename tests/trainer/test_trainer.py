@@ -7,13 +7,12 @@ from torch import nn
 
 from tests.trainer.toy import CONFIG, Fit, fit, lines, same, weights
 from trainer.callback import Callback
-from trainer.checkpoint import Snapshot, list_checkpoints, load_checkpoint, newest, save_checkpoint
+from trainer.checkpoint import Snapshot, list_checkpoints, load_checkpoint, newest
 from trainer.config import replace
 from trainer.errors import CheckpointError, ConfigError, Interrupted, TrainingError
 from trainer.logs import Pictures, TensorBoard
 from trainer.objective import Losses
 from trainer.optim import OptimConfig
-from trainer.guard import GuardConfig
 from trainer.recipe import Recipe, TrainConfig, difference, read_recipe, settle
 from trainer.schedule import ScheduleConfig
 from trainer.state import decode, encode

@@ -8,7 +8,6 @@ L patches, K visible patches, P class tokens, D width.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from timm.layers import DropPath, LayerScale, Mlp
