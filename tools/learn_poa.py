@@ -2,6 +2,7 @@
 
 Three seeds of the recipe vision/poa-tiny-digits on cluttered scenes of digits without labels; then, with 10 labels per class, each
 network is fine-tuned, and one of its size is trained from scratch with the same budget. Frozen features of both are probed as well.
+No result of it is published yet.
 """
 
 import logging

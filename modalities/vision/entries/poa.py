@@ -71,8 +71,8 @@ _TINY = dict(
 )  # fmt: skip
 
 MODELS = [
-    ModelEntry("vision/poa-tiny", "vision/poa", "POA of our own size for tests and laptops, 32 x 32 RGB, widths 32 to 64, depths 2 to 4", 278_080, {"input_size": (32, 32), "patch_size": (4, 4), **_TINY}),
-    ModelEntry("vision/poa-tiny-digits", "vision/poa", "poa-tiny for 20 x 20 grey, the built-in digits", 273_536, {"input_size": (20, 20), "patch_size": (5, 5), "in_chans": 1, **_TINY}),
+    ModelEntry("vision/poa-tiny", "vision/poa", "POA of our own size for tests, 32 x 32 RGB, widths 32 to 64, depths 2 to 4; not shown to learn", 278_080, {"input_size": (32, 32), "patch_size": (4, 4), **_TINY}),
+    ModelEntry("vision/poa-tiny-digits", "vision/poa", "poa-tiny for 20 x 20 grey, the built-in digits; not shown to learn", 273_536, {"input_size": (20, 20), "patch_size": (5, 5), "in_chans": 1, **_TINY}),
     ModelEntry(
         "vision/poa-large", "vision/poa", "POA at 224, patches of 16: ViT-L down to ViT-S, 143 sizes, with its heads", 362_212_352,
         official=("The teacher of a training run of github.com/alipay/POA: `zoo convert teacher_checkpoint.pth --from official --to FOLDER`.",),

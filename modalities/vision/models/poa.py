@@ -66,8 +66,8 @@ class POAConfig:
     drop_path: float = 0.0
     """Stochastic depth in training, the same rate for all blocks."""
     init_std: float = 0.02
-    """Standard deviation of the first weights of linear maps. The published value suits wide networks; one of width 64 needs about 0.1, or
-    the features of all images begin alike and stay so."""
+    """Standard deviation of the first weights of linear maps. The published value is for wide networks; with it the features
+    of all images begin nearly alike in one of width 64, and with 0.1 less so."""
     prototypes: tuple[int, ...] = (8192, 16384, 32768, 65536)
     """Outputs of each head. Empty: an encoder without heads."""
     head_hidden_dim: int = 2048

@@ -1,4 +1,4 @@
-"""Recipes of POA: the paper's, and tiny ones that run in minutes on a laptop."""
+"""Recipes of POA: the paper's, and tiny ones. None of them was run to the end here, and none has been shown to learn."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,7 +97,7 @@ def poa() -> POARecipe:
 
 
 def poa_tiny() -> POARecipe:
-    """The paper's recipe for a small network, and a batch that a laptop can hold."""
+    """The paper's recipe for a small network, and a batch that a laptop can hold. It has not been shown to learn."""
     name = "vision/poa-tiny"
     base = poa()
     return replace(
@@ -113,7 +113,10 @@ def poa_tiny() -> POARecipe:
 
 
 def poa_tiny_digits() -> POARecipe:
-    """Cluttered scenes of real digits, a few minutes on one core."""
+    """Cluttered scenes of real digits, for a short run.
+
+    It has not been shown to learn: self-distillation of so small a network can collapse. `python -m tools.learn_poa` is the measurement.
+    """
     name = "vision/poa-tiny-digits"
     return POARecipe(
         recipe=name,
