@@ -101,3 +101,11 @@ def test_the_sheet_of_neighbours_frames_them(tmp_path):
     with Image.open(path) as sheet:
         colours = {colour for _, colour in sheet.getcolors(100_000)}
     assert {(40, 160, 60), (200, 50, 40), (128, 128, 128)} <= colours
+
+
+def test_pictures_that_another_modality_does_not_have_are_refused(tmp_path, capsys):
+    name = next(name for name in zoo.list_models("video"))
+    assert main(["predict", name, "clip.mp4", "--attention"]) == 1
+    assert "(--attention) is not there for video" in capsys.readouterr().err
+    assert main(["evaluate", name, "--data", "clips", "--neighbours", str(tmp_path / "n.png")]) == 1
+    assert "(--neighbours) is not there for video" in capsys.readouterr().err
