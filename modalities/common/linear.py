@@ -27,12 +27,21 @@ def _onednn_is_faster() -> bool:
 ONEDNN_IS_FASTER = _onednn_is_faster()
 
 
+SMALLEST = 2**23
+"""Multiplications below which torch's own product is taken: oneDNN prepares a program for each shape, and calling it costs more."""
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """What `torch.nn.functional.linear` computes: (..., I) and (O, I) -> (..., O)."""
-    single = x.dtype == weight.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-    if single and x.ndim > 1 and x.numel() and ONEDNN_IS_FASTER and not torch.compiler.is_exporting():
+    if ONEDNN_IS_FASTER and not torch.compiler.is_exporting() and _fits(x, weight):
         return _OneDNN.apply(x, weight, bias)
     return F.linear(x, weight, bias)
+
+
+def _fits(x: Tensor, weight: Tensor) -> bool:
+    """Whether this is a product in single precision on the CPU, and large enough."""
+    single = x.dtype == weight.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    return single and x.ndim > 1 and x.numel() * len(weight) >= SMALLEST
 
 
 class Linear(nn.Linear):
