@@ -10,9 +10,10 @@ import importlib
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from trainer.errors import MissingDependencyError, UnknownNameError, did_you_mean, shorten
+from trainer.errors import ConfigError, MissingDependencyError, UnknownNameError, did_you_mean, shorten
 
 MODALITIES = ("vision", "video")
 """Packages under `modalities/` that offer models. Adding a modality adds its name here, nothing else."""
@@ -151,8 +152,20 @@ def find_recipe(name: str) -> Any:
 def load(target: str) -> Any:
     """Import `module:attribute`. A missing optional library becomes one line that names the extra."""
     module, _, attribute = target.partition(":")
+    return getattr(_imported(module), attribute)
+
+
+def load_task(modality: str, name: str, what: str) -> Any:
+    """A function of a modality's `tasks` that not every modality has. ConfigError where it is missing; `what` was asked for, in words."""
+    tasks = _imported(f"modalities.{modality}.tasks")
+    if not hasattr(tasks, name):
+        raise ConfigError(f"{what} is not there for {modality}. Leave it out.")
+    return getattr(tasks, name)
+
+
+def _imported(module: str) -> ModuleType:
     try:
-        return getattr(importlib.import_module(module), attribute)
+        return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in ("modalities", "trainer", "zoo"):
             raise

@@ -37,8 +37,15 @@ class Objective(nn.Module):
         """Own optimizer groups (see `trainer.optim.parameter_groups`), or None for the trainer's rule."""
         return None
 
+    def before_step(self, step: int, steps: int) -> None:
+        """Called before each optimizer step with the number of steps done and that of the whole run, for the objective's own
+        schedules. What follows from them must be a function of the two alone: then a resumed run needs nothing more."""
+
     def after_step(self, step: int) -> None:
         """Called after each optimizer step, for teachers and other slow copies."""
+
+    def after_warm_start(self) -> None:
+        """Called when `export()` was given the weights of another run: its copies (a student, a teacher) begin with them, too."""
 
     def export(self) -> nn.Module:
         """The model to publish."""

@@ -1,7 +1,8 @@
 """Optimizers (timm's factory) and the groups of parameters they get."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from trainer.errors import ConfigError, did_you_mean
+from trainer.phases import fall
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,8 @@ class OptimConfig:
     """A name of timm's optimizer factory (adamw, lamb, lars, ...)."""
     base_lr: float = 1.5e-4
     """Learning rate per 256 samples: the peak lr is base_lr * batch_size / 256 (linear scaling rule)."""
+    scaling: Literal["linear", "sqrt"] = "linear"
+    """How base_lr grows with the batch: with batch_size / 256, or with its square root (DINOv2, POA)."""
     lr: float | None = None
     """Peak learning rate itself. Given, it wins over base_lr."""
     betas: tuple[float, float] | None = (0.9, 0.95)
@@ -27,14 +31,30 @@ class OptimConfig:
     """Added to the root of the second moment. Null: the optimizer's own (1e-8 of Adam)."""
     weight_decay: float = 0.05
     """Decay of matrices; biases, norms and what the model names in no_weight_decay() are not decayed."""
+    weight_decay_end: float | None = None
+    """Decay at the end of the run, reached from weight_decay along half a cosine (0.04 to 0.4 in DINO). Null: it stays as it is."""
     layer_decay: float | None = None
     """Learning-rate factor from one layer to the layer below it. Null: the same rate everywhere."""
     clip_norm: float | None = None
     """Clip the global gradient norm to this value. Null: no clipping."""
 
+    def __post_init__(self) -> None:
+        if self.weight_decay_end is not None and not (self.weight_decay > 0 and self.weight_decay_end >= 0):
+            raise ConfigError(
+                f"optim.weight_decay_end={self.weight_decay_end} is reached from optim.weight_decay={self.weight_decay}: "
+                "the one must be at least 0 and the other above 0."
+            )
+
     def peak_lr(self, batch_size: int) -> float:
         """The peak learning rate for a global batch of `batch_size` samples."""
-        return self.lr if self.lr is not None else self.base_lr * batch_size / 256
+        ratio = batch_size / 256
+        return self.lr if self.lr is not None else self.base_lr * (ratio if self.scaling == "linear" else ratio**0.5)
+
+    def decay_factor(self, step: int, steps: float) -> float | None:
+        """Weight decay at a step as a multiple of that at the beginning; None when it stays. `steps`: length of the whole curve."""
+        if self.weight_decay_end is None:
+            return None
+        return fall(self.weight_decay, self.weight_decay_end, steps, "cosine")(step) / self.weight_decay
 
 
 def parameter_groups(module: nn.Module, weight_decay: float, layer_decay: float | None = None) -> list[dict[str, Any]]:
@@ -70,6 +90,20 @@ def parameter_groups(module: nn.Module, weight_decay: float, layer_decay: float 
         group["params"].append(parameter)
         group["names"].append(name)
     return list(groups.values())
+
+
+def divide(groups: list[dict[str, Any]], chosen: Callable[[str], bool], scale: float = 1.0, frozen: float = 0.0) -> list[dict[str, Any]]:
+    """Groups in which the parameters whose names are `chosen` have a learning rate `scale` times as high, 0 for the first `frozen` share of the run."""
+    divided = []
+    for group in groups:
+        options = {key: value for key, value in group.items() if key not in ("params", "names")}
+        for wanted in (False, True):
+            pairs = [(p, name) for p, name in zip(group["params"], group["names"]) if chosen(name) is wanted]
+            if pairs:
+                params, names = map(list, zip(*pairs))
+                changed = {"lr_scale": group["lr_scale"] * scale, "frozen": max(frozen, group.get("frozen", 0.0))} if wanted else {}
+                divided.append({"params": params, "names": names, **options, **changed})
+    return divided
 
 
 FUSED = ("adam", "adamw", "sgd", "momentum")

@@ -16,8 +16,8 @@ DECAY = ("decay", "decay_steps", "decay_style")
 TAIL = (*DECAY, "decay_floor")
 TAKES: dict[str, tuple[str, ...]] = {
     "constant": (*WARMUP, *TAIL),
-    "linear": (*WARMUP, "floor", *TAIL),
-    "cosine": (*WARMUP, "floor", *TAIL),
+    "linear": (*WARMUP, "floor", "horizon", *TAIL),
+    "cosine": (*WARMUP, "floor", "horizon", *TAIL),
     "wsd": (*WARMUP, "floor", *DECAY),
     "inverse_sqrt": (*WARMUP, "timescale", *TAIL),
     "infinite": (*WARMUP, "floor", "cooldown_end", "cooldown_steps", "cooldown_style", "constant_lr", "constant_end", "decay_steps", "task"),
@@ -31,6 +31,7 @@ EITHER = (("warmup", "warmup_steps"), ("decay", "decay_steps"), ("cooldown_end",
 
 RANGES = {
     "warmup": (0.0, 1.0, "[)"), "warmup_steps": (0, math.inf, "[)"), "warmup_start": (0.0, 1.0, "[]"), "floor": (0.0, 1.0, "[]"),
+    "horizon": (1.0, math.inf, "[)"),
     "decay": (0.0, 1.0, "(]"), "decay_steps": (1, math.inf, "[)"), "decay_floor": (0.0, 1.0, "[]"), "timescale": (0.0, math.inf, "()"),
     "power_a": (0.0, math.inf, "()"), "power_b": (-math.inf, 0.0, "(]"), "cooldown_end": (0.0, 1.0, "[]"),
     "cooldown_steps": (0, math.inf, "[)"), "constant_lr": (0.0, 1.0, "(]"), "constant_end": (0.0, 1.0, "[]"), "task": (0, math.inf, "[)"),
@@ -61,6 +62,8 @@ class ScheduleConfig:
     """How the warm-up rises. Null: linear."""
     floor: float | None = None
     """Last learning rate as a fraction of the peak (linear, cosine, wsd, rewarm, infinite). Null: 0, rewarm 0.1, infinite 0.01."""
+    horizon: float | None = None
+    """linear, cosine: how many times as long as the run the curve is; the run ends before it does. It holds for the weight decay's, too. Null: 1."""
     decay: float | None = None
     """Last part of the run, as a fraction of it, in which the learning rate falls from the value that it has: wsd's own decay (null: 0.1),
     and a tail that any other schedule but infinite may have (null: none)."""
@@ -198,6 +201,7 @@ def _curve(config: ScheduleConfig, steps: int | None, peak: float, samples_per_s
     if config.name in ("linear", "cosine", "rewarm"):
         if steps is None:
             raise ConfigError(f"schedule.name={config.name!r} needs to know how long the run is. Give the number of steps.")
+        rest += steps * ((config.horizon or 1.0) - 1.0)
         curve = phases.fall(1.0, floor, rest, "linear" if config.name == "linear" else "cosine")
     elif config.name == "inverse_sqrt":
         curve = phases.inverse_sqrt(config.timescale or warm or 10_000)

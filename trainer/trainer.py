@@ -148,6 +148,7 @@ class Trainer:
         self._interval_began = time.perf_counter()
         self.model.train()
         while self.step < self.steps:
+            self.objective.before_step(self.step, self.steps)
             lr = self._set_lr()
             step_losses.begin(self.plan.batch_size(self.step) * getattr(self.source, "rows", 1))
             self.guard.begin()
@@ -216,14 +217,18 @@ class Trainer:
         return to_device(self.waiting.next(stream), self.device, self.config.channels_last)
 
     def _set_lr(self) -> float:
-        """The learning rate of this step, given to all groups."""
+        """The learning rate of this step, given to all groups; their weight decay, too, where it has a schedule."""
         config = self.config
         done, length = self.plan.progress(self.step)
         lr = config.schedule.lr(done, length, config.optim.peak_lr(config.batch_size), config.batch_size) * self.plan.lr(self.step)
         for hook in overriding(self.callbacks, "lr"):
             lr = hook(self, lr)
+        decay = config.optim.decay_factor(self.step, self.steps * (config.schedule.horizon or 1.0))
         for group in self.optimizer.param_groups:
-            group["lr"] = lr * group["lr_scale"]
+            frozen = self.step < group.get("frozen", 0.0) * self.steps
+            group["lr"] = 0.0 if frozen else lr * group["lr_scale"]
+            if decay is not None:
+                group["weight_decay"] = decay * group["first_decay"]
         return lr
 
     def _true_gradients(self, factor: Tensor | None) -> None:
@@ -384,6 +389,8 @@ class Trainer:
             groups = parameter_groups(self.objective, decay, layer_decay)
         for hook in overriding(self.callbacks, "parameter_groups"):
             groups = hook(self, groups)
+        if config.optim.weight_decay_end is not None:
+            groups = [{**group, "first_decay": group["weight_decay"]} for group in groups]
         optimizer = build_optimizer(groups, config.optim, config.optim.peak_lr(config.batch_size))
         for hook in overriding(self.callbacks, "make_optimizer"):
             optimizer = hook(self, optimizer)
@@ -395,7 +402,8 @@ class Trainer:
         """One sentence of derived sizes."""
         config, samples, size = self.config, len(self.source), self.config.batch_size
         trainable = sum(p.numel() for p in self.objective.parameters() if p.requires_grad)
-        scaled = f" ({config.optim.base_lr:g} x {size}/256)" if config.optim.lr is None else ""
+        rule = {"linear": f"{size}/256", "sqrt": f"sqrt({size}/256)"}[config.optim.scaling]
+        scaled = f" ({config.optim.base_lr:g} x {rule})" if config.optim.lr is None else ""
         start = f"going on from step {self.step:,} of" if self.step else "training"
         pieces = self.share.world * self.share.accumulate
         cut = f" ({self.share.world} processes x {self.share.accumulate} micro-batches)" if pieces > 1 else ""

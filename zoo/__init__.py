@@ -43,6 +43,7 @@ def from_pretrained(
     *,
     task: str | None = None,
     num_outputs: int | None = None,
+    size: str | None = None,
     input_size: "int | tuple[int, ...] | None" = None,
     in_chans: int | None = None,
     dtype: "torch.dtype | str | None" = None,
@@ -63,6 +64,7 @@ def from_pretrained(
         revision: Branch, tag or commit of a model of the Hub.
         task: What the model shall do, as in "classification". Default: what it was stored for.
         num_outputs: Outputs of a new head for the task. Default: the head of the checkpoint.
+        size: A part of an elastic model (POA) as a plain vision transformer: "small", "base", "large" or width_depth as in "384_12".
         input_size: Another size of the input; position tables are interpolated.
         in_chans: Another number of channels; the patch embedding is adapted (and a decoder's last layer new).
         dtype: torch.bfloat16, "float16", ...; "auto": as stored. Default: as stored, but half precision becomes single.
@@ -75,7 +77,7 @@ def from_pretrained(
     from modalities.common import pretrained
 
     return pretrained.load(
-        name, revision, task=task, num_outputs=num_outputs, input_size=input_size, in_chans=in_chans,
+        name, revision, task=task, num_outputs=num_outputs, size=size, input_size=input_size, in_chans=in_chans,
         dtype=dtype, device=device, allow_nonfinite=allow_nonfinite, **changes,
     )  # fmt: skip
 

@@ -234,6 +234,15 @@ def convert_verb(arguments: list[str]) -> None:
     tyro.cli(convert, args=arguments, prog="zoo convert", use_underscores=True)
 
 
+def extract_verb(arguments: list[str]) -> None:
+    """Cut a smaller model out of an elastic one: `zoo extract RUN --size 384_12 --output FOLDER`."""
+    import tyro
+
+    from zoo.extracting import extract
+
+    tyro.cli(extract, args=arguments, prog="zoo extract", use_underscores=True)
+
+
 def export_verb(arguments: list[str]) -> None:
     """Write a model for another library: `zoo export NAME --to timm|transformers|onnx|torch-export --output FOLDER`."""
     import tyro
@@ -257,6 +266,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "predict": predict_verb,
     "card": card_verb,
     "publish": publish_verb,
+    "extract": extract_verb,
     "export": export_verb,
     "report": report_verb,
     "hub": hub_verb,

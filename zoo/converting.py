@@ -40,8 +40,8 @@ ALLOWED = {
     *(f"torch.{kind}Storage" for kind in ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")),
 }
 """Everything that a pickle may name."""
-WITHIN = ("model", "module")
-"""Under which key of a file the weights may lie."""
+WITHIN = ("model", "module", "teacher")
+"""Under which key of a file the weights may lie (of a self-distilled model the teacher's are published)."""
 LARGEST_PICKLE = 64 * 2**20
 """Bytes of the pickle proper, without the tensors, of which a file may hold so many."""
 
@@ -146,7 +146,7 @@ def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
     for name, tensor in state.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             keys = ", ".join(shorten(key, 30) for key in list(state)[:8])
-            raise CheckpointError(f"{path}: {shorten(name)} is a {type(tensor).__name__}, not a tensor (entries: {keys}). Expected weights by name, or such under 'model'.")
+            raise CheckpointError(f"{path}: {shorten(name)} is a {type(tensor).__name__}, not a tensor (entries: {keys}). Expected weights by name, or such under {' or '.join(map(repr, WITHIN))}.")
         if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
             raise CheckpointError(f"{path}: {shorten(name)} is no ordinary tensor ({tensor.layout}, {tensor.device}). Expected plain weights.")
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():

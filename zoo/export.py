@@ -27,7 +27,7 @@ BATCHES = (1, 3)
 """Sizes of the batches on which both are compared."""
 
 
-def export(name: tyro.conf.Positional[str], /, target: Annotated[str, tyro.conf.arg(name="to")], output: Path) -> Path:
+def export(name: tyro.conf.Positional[str], /, target: Annotated[str, tyro.conf.arg(name="to")], output: Path, size: str | None = None) -> Path:
     """Write a model in the layout of another library; what that cannot hold is named or refused.
 
     The folder appears complete, with a card, after the other library's own loader has read it and gives the same outputs.
@@ -36,6 +36,7 @@ def export(name: tyro.conf.Positional[str], /, target: Annotated[str, tyro.conf.
         name: Folder or name of the model, or its id on the Hub.
         target: timm, transformers, onnx or torch-export.
         output: Folder to write: new, empty, or an earlier export, which is replaced.
+        size: Of an elastic model the part to export: small, base, large, or width_depth as in 384_12. Default: the whole.
     """
     known = dict.fromkeys([*(library for system in registry.systems().values() for library in system.exports), *GRAPHS])
     if target not in known:
@@ -44,7 +45,7 @@ def export(name: tyro.conf.Positional[str], /, target: Annotated[str, tyro.conf.
     source = pretrained.locate(name)
     if output.exists() and output.resolve() == source.resolve():
         raise ConfigError(f"{output} is the model itself. Choose another folder with --output.")
-    model = pretrained.load(source)
+    model = pretrained.load(source, size=size)
     own = registry.systems()[model.system].exports
     if target not in (*own, *GRAPHS):
         raise ModelError(f"{target} has no class that holds a {model.system}. Targets for it: {', '.join([*own, *GRAPHS])}.")

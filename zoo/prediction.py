@@ -8,13 +8,16 @@ from modalities import registry
 from modalities.common import pretrained
 
 
-def predict(name: tyro.conf.Positional[str], files: tyro.conf.Positional[tuple[Path, ...]], /, to: Path | None = None) -> None:
-    """Apply a model to files: a classifier names classes, a masked auto-encoder draws reconstructions.
+def predict(name: tyro.conf.Positional[str], files: tyro.conf.Positional[tuple[Path, ...]], /, to: Path | None = None, attention: bool = False, size: str | None = None) -> None:
+    """Apply a model to files: a classifier names classes, a masked auto-encoder draws reconstructions, a model that only gives features its attention.
 
     Args:
         name: Folder or name of the model.
         files: Files to read.
-        to: Where a picture goes. Default: reconstruction.png.
+        to: Where a picture goes. Default: reconstruction.png or attention.png.
+        attention: Draw what the class token of a vision transformer looks at, whatever else the model can do.
+        size: Of an elastic model the part to apply: small, base, large, or width_depth as in 384_12. Default: the whole.
     """
     modality = pretrained.modality_of(name)
-    print(registry.load(f"modalities.{modality}.tasks:predict")(pretrained.load(name), list(files), to))
+    apply = registry.load_task(modality, "predict_attention", "A picture of the attention (--attention)") if attention else registry.load(f"modalities.{modality}.tasks:predict")
+    print(apply(pretrained.load(name, size=size), list(files), to))

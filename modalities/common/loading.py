@@ -104,6 +104,18 @@ class Change:
     """Tensors of the new model that start fresh."""
     unused: tuple[Rule, ...] = ()
     """Tensors of the old model that the new one leaves out."""
+    taken: Mapping[str, str] = field(default_factory=dict)
+    """Name in the new model -> name of the old model's tensor that it takes, where they differ."""
+
+    def then(self, later: "Change") -> "Change":
+        """This change and then another, which starts from what this one gives and renames nothing more."""
+        both = self.adapted.keys() & later.adapted.keys()
+        joined = {n: Adaptation(f"{self.adapted[n].how}, {later.adapted[n].how}", _chain(self.adapted[n].apply, later.adapted[n].apply)) for n in both}
+        return Change({**self.adapted, **later.adapted, **joined}, self.new + later.new, self.unused + later.unused, self.taken)
+
+
+def _chain(first: Callable[[Tensor], Tensor], second: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    return lambda tensor: second(first(tensor))
 
 
 @dataclass(frozen=True)
@@ -183,8 +195,8 @@ def transplant(source: "Model", model: "Model", new_head: bool = False) -> None:
         raise ModelError(f"{error}\nKeep the encoder's widths and depth, and use pool='avg' for an encoder that was fine-tuned with it.") from error
     for row in rows:
         if row.name and row.stored:
-            adapted = change.adapted.get(row.name)
-            new[row.name].copy_(adapted.apply(old[row.name]) if adapted else old[row.name])
+            adapted, tensor = change.adapted.get(row.name), old[change.taken.get(row.name, row.name)]
+            new[row.name].copy_(adapted.apply(tensor) if adapted else tensor)
     model.load_report = LoadReport(tuple(rows), "modality-zoo", source.name or type(source).__name__)
 
 
@@ -215,19 +227,20 @@ def carry(source: "Model", model: "Model", stored: Mapping[str, tuple[str, ...]]
     new = old if model is source else model.state_dict()
     rows: list[Row] = []
     lost: list[str] = []
+    used: set[str] = set()
     for name, tensor in new.items():
-        adapted, fresh = change.adapted.get(name), _rule(change.new, name)
+        adapted, fresh, theirs = change.adapted.get(name), _rule(change.new, name), change.taken.get(name, name)
         if fresh:
             rows.append(Row("new", model.part_of(name), name, _shape(tensor), note=fresh.why))
-        elif name in old and (adapted or old[name].shape == tensor.shape):
-            names = stored[name]
+        elif theirs in old and (adapted or old[theirs].shape == tensor.shape):
+            names = stored[theirs]
+            used.add(theirs)
             kind = "resized" if adapted else "matched" if names == (name,) else "renamed"
             note = adapted.how if adapted else f"joined from {len(names)}" if len(names) > 1 else ""
-            shapes = tuple(_shape(piece) for piece in pieces(old[name], len(names)))
+            shapes = tuple(_shape(piece) for piece in pieces(old[theirs], len(names)))
             rows.append(Row(kind, model.part_of(name), name, _shape(tensor), names, shapes, note))
         else:
-            lost.append(f"{name} {_shape(old[name])} instead of {_shape(tensor)}" if name in old else name)
-    used = {row.name for row in rows if row.stored}
+            lost.append(f"{name} {_shape(old[theirs])} instead of {_shape(tensor)}" if theirs in old else name)
     left: list[str] = []
     for name in (name for name in old if name not in used):
         rule = _rule(change.unused, name)
@@ -364,7 +377,7 @@ def _rule(rules: Iterable[Rule], name: str) -> Rule | None:
 def _require_effect(change: Change, old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> None:
     """Every rule must match something: one that does not was written for other names and would hide the next mistake."""
     idle = [rule.pattern for rules, names in ((change.new, new), (change.unused, old)) for rule in rules if not any(_rule([rule], n) for n in names)]
-    idle += [name for name in change.adapted if name not in new or name not in old]
+    idle += [name for name in {**change.adapted, **change.taken} if name not in new or change.taken.get(name, name) not in old]
     if idle:
         raise ModelError(f"These rules of `change_from` match no tensor: {', '.join(idle)}. Correct them in the model's file.")
 

@@ -4,12 +4,15 @@ He et al. 2021 (MAE), section 3.1: noise per patch, sort, keep the first. Tubes:
 Letters: B batch, L patches, K kept, M = L - K removed.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from trainer.errors import ModelError
+from trainer.randomness import draws_on_device
 
 
 @dataclass(frozen=True)
@@ -83,3 +86,36 @@ def _in_raster_order(mask: Tensor, keep: int) -> Masking:
 def gather_tokens(x: Tensor, ids: Tensor) -> Tensor:
     """Pick tokens by index, per sample: (B, N, D) and (B, M) -> (B, M, D)."""
     return torch.gather(x, 1, ids[:, :, None].expand(-1, -1, x.shape[2]))
+
+
+BLOCKS = 24
+"""Rectangles that are tried for a mask."""
+LEAST = 4
+"""Patches of a rectangle, at least."""
+ASPECT = math.log(1 / 0.3)
+"""Logarithm of the largest height / width of a rectangle; the smallest is its reciprocal."""
+
+
+def block_masks(count: Tensor, keys: Tensor, grid: Sequence[int]) -> Tensor:
+    """Masks made of rectangles, (N, rows * columns) bool, with at most `count` (N,) patches hidden in each, mostly just so many.
+
+    Blockwise masking of BEiT (Bao et al. 2021, arXiv 2106.08254, algorithm 1), all samples at once: a rectangle of random area and
+    shape is added wherever it does not hide too much. `keys` (N,) int64 decide everything, whatever the device and the batch.
+    """
+    rows, columns = grid
+    numbers = draws_on_device(keys, 4 * BLOCKS).view(len(keys), BLOCKS, 4).unbind(1)
+    mask = torch.zeros(len(keys), rows, columns, dtype=torch.bool, device=keys.device)
+    y, x = torch.arange(rows, device=keys.device)[:, None], torch.arange(columns, device=keys.device)
+    for draw in numbers:
+        left = (count - mask.sum(dim=(1, 2))).float()
+        least = left.clamp(max=LEAST)
+        area, aspect = least + draw[:, 0] * (left - least), torch.exp((2 * draw[:, 1] - 1) * ASPECT)
+        height = (area * aspect).sqrt().round().clamp(1, rows)
+        width = (area / aspect).sqrt().round().clamp(1, columns)
+        top, side = ((draw[:, i] * (room - extent + 1)).floor() for i, room, extent in ((2, rows, height), (3, columns, width)))
+        top, side, height, width = (value.long()[:, None, None] for value in (top, side, height, width))
+        inside = (y >= top) & (y < top + height) & (x >= side) & (x < side + width)
+        wider = mask | inside
+        fits = wider.sum(dim=(1, 2)) <= count
+        mask = torch.where(fits[:, None, None], wider, mask)
+    return mask.flatten(1)

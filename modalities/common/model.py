@@ -147,6 +147,20 @@ class Model(nn.Module, PyTorchModelHubMixin, library_name="modality-zoo"):
         raise ModelError(f"{cls.__name__} takes no weights for the task {task!r}.")
 
     @classmethod
+    def sub_model(cls, config: Any, size: str) -> tuple[type["Model"], Any]:
+        """Class and config of the part of a model of `config` that has a named size; `change_from` of that class cuts it out."""
+        raise ModelError(f"{cls.__name__} has one size only, so size={size!r} means nothing for it. Leave it out.")
+
+    def part(self, size: str | None = None) -> "Model":
+        """The part of a named size, in memory; without `size` the network that fine-tuning starts from, which is the model itself.
+
+        ModelError for a model of one size.
+        """
+        if size is not None:
+            self.sub_model(self.config, size)
+        return self
+
+    @classmethod
     def part_of(cls, name: str) -> str:
         """Which part of the model a tensor belongs to, in the words of a load report."""
         return next((part for prefix, part in cls.parts.items() if name.startswith(prefix)), "model")

@@ -96,6 +96,14 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor, ids: Tensor | None = None) -> Tensor:
         """(B, C, *spatial) -> (B, L, D), or of the patches `ids` (B, K) alone, (B, K, D). ModelError for another shape than the model was built for."""
+        self.require(x)
+        if ids is None:
+            return self.proj(x).flatten(2).transpose(1, 2)
+        weight = self.proj.weight.movedim(1, -1).flatten(1)  # (D, V), the channel last, as in a patch
+        return linear(gather_tokens(patchify(x, self.proj.kernel_size), ids), weight, self.proj.bias)
+
+    def require(self, x: Tensor) -> None:
+        """Raise ModelError unless `x` is what the model was built for."""
         if tuple(x.shape[1:]) != (self.in_chans, *self.input_size):
             raise ModelError(
                 f"The model takes inputs of shape (B, {self.in_chans}, {', '.join(map(str, self.input_size))}) "
@@ -103,7 +111,3 @@ class PatchEmbed(nn.Module):
             )
         if not x.is_floating_point():
             raise ModelError(f"The model takes floating point inputs, normalised as in training, found {x.dtype}. Use the model's own `preprocess`.")
-        if ids is None:
-            return self.proj(x).flatten(2).transpose(1, 2)
-        weight = self.proj.weight.movedim(1, -1).flatten(1)  # (D, V), the channel last, as in a patch
-        return linear(gather_tokens(patchify(x, self.proj.kernel_size), ids), weight, self.proj.bias)

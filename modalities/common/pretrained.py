@@ -37,6 +37,8 @@ class Wish:
     """Fields of the config with other values (input_size, in_chans, ...)."""
     placement: Placement = Placement()
     """Type and device of the weights."""
+    size: str | None = None
+    """A part of the model, as its system names it ("small", "384_12"). None: the whole."""
 
 
 def create(name: str, **changes: Any) -> Model:
@@ -59,6 +61,7 @@ def load(
     system: str | None = None,
     task: str | None = None,
     num_outputs: int | None = None,
+    size: str | None = None,
     input_size: int | tuple[int, ...] | None = None,
     in_chans: int | None = None,
     dtype: torch.dtype | str | None = None,
@@ -69,7 +72,7 @@ def load(
     """A model with weights; `zoo.from_pretrained` says what it takes. `system`: the only system that is accepted."""
     given = {"input_size": input_size, "in_chans": in_chans}
     changes |= {name: value for name, value in given.items() if value is not None}
-    wish = Wish(task, num_outputs, changes, placement(dtype, device, allow_nonfinite))
+    wish = Wish(task, num_outputs, changes, placement(dtype, device, allow_nonfinite), size)
     stored = Stored.open(locate(source, revision))
     if not stored.is_ours:
         described = recognise(stored.weights.meta, stored.config, str(stored.path), stored.preprocessing)
@@ -83,7 +86,7 @@ def load(
         described = Description("modality-zoo", config["model"], config["config"])
         preprocess = None if stored.preprocessing is None else Preprocess.from_values(stored.preprocessing, f"The preprocessing of {stored.path}")
         model = assemble(described, stored.weights, str(stored.path), wish, preprocess)
-        model.name = config.get("name") if task is None else None
+        model.name = config.get("name") if task is None and size is None else None
         model.licence = config.get("licence")
     facts = {"source": str(source), "path": str(stored.path), "loaded": datetime.now(UTC).isoformat(timespec="seconds")}
     snapshot = hub.origin(stored.folder)
@@ -204,6 +207,8 @@ def modality_of(source: Path | str) -> str:
 def _wished(cls: type[Model], config: Any, wish: Wish, where: str) -> tuple[type[Model], Any]:
     """Class and config of the model that is asked for, given those of the checkpoint."""
     changes = dict(wish.changes or {})
+    if wish.size is not None:
+        cls, config = cls.sub_model(config, wish.size)
     if wish.task is None:
         if wish.num_outputs is not None:
             raise ConfigError(f"num_outputs={wish.num_outputs} needs the task that the new head is for, as in task='classification'.")

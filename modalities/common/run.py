@@ -161,6 +161,8 @@ def _warm_start(recipe: ModelRecipe, objective: Objective) -> Path | None:
         state, target, where = model.state_dict(), objective.export(), recipe.init_from
     match(target, state, own_name, f"init_from: {where} does not fit the model of this recipe.")
     target.load_state_dict(state)
+    if target is not objective:
+        objective.after_warm_start()
     log.info("Beginning with the weights of %s%s", where, " and its optimizer's moments" if recipe.init_optimizer else "")
     return checkpoint
 

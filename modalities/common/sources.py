@@ -80,9 +80,10 @@ class LabelledSource(ABC):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         return self.sample(index, self.preprocess.transform)
 
-    def sample(self, index: int, transform: Callable[[Any], Tensor]) -> dict[str, Tensor]:
-        """One sample, its input made by `transform`."""
-        sample = {self.key: transform(self.item(index))}
+    def sample(self, index: int, transform: Callable[[Any], Tensor | dict[str, Tensor]]) -> dict[str, Tensor]:
+        """One sample, its input made by `transform`, or what else that makes of it, by name (several crops)."""
+        made = transform(self.item(index))
+        sample = made if isinstance(made, dict) else {self.key: made}
         if self.labels is not None:
             sample["label"] = self.labels[index]
         return sample
@@ -238,7 +239,7 @@ class ShardSource(LabelledSource):
 class Augmented(LabelledSource):
     """Another source with a random transform. It has no `fetch`: samples are drawn one by one, each with its own seed."""
 
-    def __init__(self, source: LabelledSource, augment: Callable[[Any], Tensor]) -> None:
+    def __init__(self, source: LabelledSource, augment: Callable[[Any], Tensor | dict[str, Tensor]]) -> None:
         self.source, self.augment = source, augment
         self.preprocess, self.in_memory, self.name, self.key = source.preprocess, source.in_memory, source.name, source.key
         self.classes, self.labels, self.held_out = source.classes, source.labels, source.held_out

@@ -65,6 +65,8 @@ class ViTConfig:
     """Activation of the MLPs: gelu (exact), gelu_new, gelu_pytorch_tanh, quick_gelu, relu, silu, swish."""
     drop_path: float = 0.0
     """Stochastic depth rate of the last block; it grows linearly from 0 at the first."""
+    layer_scale: float | None = None
+    """First value of a learned factor of each residual branch (LayerScale, Touvron et al. 2021). Null: no such factors."""
 
     def __post_init__(self) -> None:
         axes = next((len(v) for v in (self.input_size, self.patch_size) if not isinstance(v, int)), 2)
@@ -80,6 +82,8 @@ class ViTConfig:
             raise ConfigError(
                 f"activation must be one of {', '.join(ACTIVATIONS)}, found {shorten(self.activation)}.{did_you_mean(self.activation, ACTIVATIONS)}"
             )
+        if self.layer_scale is not None:
+            self._require_positive("layer_scale")
         if not 0 <= self.drop_path < 1:
             raise ConfigError(f"drop_path is a rate from 0 up to but not 1, found {self.drop_path}.")
 
@@ -229,6 +233,7 @@ def transformer(config: Any, width: int, depth: int, heads: int, mlp_ratio: floa
                 heads,
                 mlp_ratio=mlp_ratio,
                 qkv_bias=config.qkv_bias,
+                init_values=config.layer_scale,
                 drop_path=drop_path * i / max(depth - 1, 1),
                 norm_layer=partial(nn.LayerNorm, eps=config.norm_eps),
                 act_layer=ACTIVATIONS[config.activation],

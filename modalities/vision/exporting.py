@@ -15,6 +15,7 @@ from modalities.common.model import Model
 from modalities.common.vit import ViTEncoder
 from modalities.vision.interop.mae import Fields, State, to_layout, to_timm, to_transformers
 from modalities.vision.models.mae import MAE
+from modalities.vision.models.poa import POA
 from modalities.vision.models.vit import ViTClassifier
 from modalities.vision.preprocess import ImagePreprocess
 from trainer.errors import ModelError
@@ -48,6 +49,7 @@ RESAMPLE = {"nearest": 0, "bilinear": 2, "bicubic": 3}
 
 def timm_export(model: Model, objective: Fields) -> Export:
     """For `timm.create_model("local-dir:FOLDER", pretrained=True)`: a VisionTransformer with the encoder, the pooling and the head."""
+    left_out, model = _left_out(model), model.part()
     c = _encoder(model, "timm's VisionTransformer").config
     if c.norm_eps > TIMM_EPS:
         raise ModelError(f"timm's VisionTransformer norms with an epsilon of {TIMM_EPS:g}, this model with norm_eps={c.norm_eps:g}, so it cannot hold it.")
@@ -66,6 +68,7 @@ def timm_export(model: Model, objective: Fields) -> Export:
         **({} if c.class_token else {"class_token": False}),
         **({} if c.activation == "gelu" else {"act_layer": ACTIVATIONS[c.activation]}),
         **({"drop_path_rate": c.drop_path} if c.drop_path else {}),
+        **({"init_values": c.layer_scale} if c.layer_scale is not None else {}),
         **({} if classifier else {"fc_norm": False}),  # the mean of normed tokens, as `embed` gives it
     }
     architecture = ARCHITECTURES.get((c.embed_dim, c.depth, c.num_heads, c.patch_size[0]), "vit_base_patch16_224")
@@ -90,7 +93,7 @@ def timm_export(model: Model, objective: Fields) -> Export:
         write,
         load,
         TIMM_USAGE,
-        _without_decoder(model),
+        left_out,
         (*folded(model), *_other_eps(c.norm_eps), *no_preprocess(preprocess, TIMM_NUMBERS)),
     )
 
@@ -111,6 +114,7 @@ def write_timm(folder: Path, architecture: str, arguments: Fields, state: State,
 def transformers_export(model: Model, objective: Fields) -> Export:
     """For transformers' Auto classes: ViTMAE with its decoder, ViT where the class token is used, BEiT where the mean of the patches is."""
     transformers = transformers_library()
+    left_out, model = _left_out(model) if isinstance(model, POA) else (), model.part()
     if isinstance(model, MAE):
         state, config = to_transformers(model, objective)
         name, usage = "AutoModelForPreTraining", "AutoModel: the encoder alone; mask_ratio=0 shows it all patches"
@@ -148,8 +152,8 @@ def transformers_export(model: Model, objective: Fields) -> Export:
         load,
         f'from transformers import AutoImageProcessor, {name}\n\nmodel = {name}.from_pretrained("PLACE"{", add_pooling_layer=False" if without else ""})' + (f"  # {usage}" if usage else "")
         + ('\nprocessor = AutoImageProcessor.from_pretrained("PLACE", backend="pil")' if preprocess else ""),
-        (),
-        (*folded(model), *no_preprocess(preprocess, "transformers has no image processor for such pictures")),
+        left_out,
+        (*folded(model), *_scaled(model), *no_preprocess(preprocess, "transformers has no image processor for such pictures")),
         expected if isinstance(model, MAE) else None,
     )  # fmt: skip
 
@@ -194,7 +198,7 @@ def _vit(model: ViTClassifier) -> tuple[State, Fields]:
     architecture += "Model" if headless else "ForImageClassification"
     if any(reasons.values()):
         raise ModelError(f"transformers' {architecture} cannot hold this model: {next(r for r, hit in reasons.items() if hit)}.")
-    own = _plain_head(model)
+    own = _without_factors(_plain_head(model), c.depth) if c.layer_scale is not None else _plain_head(model)
     if mean and not c.qkv_bias:
         own |= {f"blocks.{i}.attn.qkv.bias": torch.zeros(3 * c.embed_dim) for i in range(c.depth)}
     state: State = {}
@@ -244,6 +248,17 @@ def _plain_head(model: Model) -> State:
     return kept | {f"head.{name}": tensor for name, tensor in model.linear_head().items()}
 
 
+def _without_factors(state: State, depth: int) -> State:
+    """A state whose LayerScale factors are part of the linear layers before them: the same function."""
+    state = dict(state)
+    for i in range(depth):
+        for factors, layer in (("ls1", "attn.proj"), ("ls2", "mlp.fc2")):
+            gamma = state.pop(f"blocks.{i}.{factors}.gamma")
+            state[f"blocks.{i}.{layer}.weight"] = gamma[:, None] * state[f"blocks.{i}.{layer}.weight"]
+            state[f"blocks.{i}.{layer}.bias"] = gamma * state[f"blocks.{i}.{layer}.bias"]
+    return state
+
+
 def _processor(preprocess: ImagePreprocess) -> Fields:
     """preprocessor_config.json of the image processor that resizes the shorter side and cuts out the centre."""
     return {
@@ -273,7 +288,10 @@ def _noise(x: Tensor, length: int) -> Tensor:
     return torch.rand(len(x), length, generator=torch.Generator().manual_seed(0))
 
 
-def _without_decoder(model: Model) -> tuple[str, ...]:
+def _left_out(model: Model) -> tuple[str, ...]:
+    """What only pre-training needs, in words."""
+    if isinstance(model, POA):
+        return (f"the heads ({len(model.heads.state_dict())} tensors) and the mask token, which only pre-training needs",)
     if not isinstance(model, MAE):
         return ()
     tensors = len(model.state_dict()) - len(to_timm(model))
@@ -283,6 +301,10 @@ def _without_decoder(model: Model) -> tuple[str, ...]:
 def folded(model: Model) -> tuple[str, ...]:
     """What is said of a linear probe's batch norm."""
     return ("the batch norm before the head of the probe is part of its linear layer",) if getattr(model.config, "head", "") == "probe" else ()
+
+
+def _scaled(model: Model) -> tuple[str, ...]:
+    return ("the factors of LayerScale are part of the linear layers before them",) if model.config.layer_scale is not None else ()
 
 
 def _other_eps(eps: float) -> tuple[str, ...]:

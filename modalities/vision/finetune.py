@@ -43,6 +43,8 @@ class FinetuneRecipe(ModelRecipe):
 
     model: str = ""
     """Where the encoder's weights come from: a folder, or a name of the zoo."""
+    size: str | None = None
+    """Of an elastic model (POA) the part to start from: small, base, large, or width_depth as in 384_12. Null: the whole."""
     scratch: bool = False
     """Start from random weights of the same architecture instead (the comparison that shows what pre-training gave)."""
     head: Literal["linear", "probe"] = "linear"
@@ -68,7 +70,7 @@ class FinetuneRecipe(ModelRecipe):
         if not self.model:
             raise ConfigError("Say which encoder to start from: --model FOLDER_OR_NAME (`zoo list` shows the names).")
         architecture_only = self.scratch and self.model in registry.entries()
-        encoder = pretrained.create(self.model) if architecture_only else pretrained.load(self.model)
+        encoder = (pretrained.create(self.model) if architecture_only else pretrained.load(self.model)).part(self.size)
         target = registry.systems()[encoder.system].tasks.get("classification")
         if target is None:
             raise ModelError(f"{self.model} is a {encoder.system}, which nothing makes a classifier of.")

@@ -1,15 +1,21 @@
-"""Sheets of pictures as PNG files: reconstructions row by row, samples with captions."""
+"""Sheets of pictures as PNG files: reconstructions row by row, samples with captions, attention, nearest neighbours."""
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib
 import numpy as np
+import torch
+from PIL import Image
 from torch import Tensor
 
 from modalities.common.sheets import GAP, GREY, INK, TEXT, cell, font, new_sheet, resized, save_sheet, shortened
 from modalities.vision.preprocess import ImagePreprocess
 from trainer.errors import DataError
+
+FRAME, GREEN, RED = 4, (40, 160, 60), (200, 50, 40)
+"""Of neighbours: pixels of a frame, its colour for one of the same class and for another."""
 
 
 def reconstruction_sheet(
@@ -66,6 +72,54 @@ def contact_sheet(
     return save_sheet(sheet, path)
 
 
+def attention_sheet(images: Tensor, maps: Tensor, path: Path | str, title: str = "", heads: int = 6) -> Path:
+    """Draw images (B, C, H, W) in 0..1 in rows: the image, the mean of its maps (B, heads, h, w) laid over it, and the first `heads` maps alone.
+
+    Each map is drawn from its least (dark) to its largest value (bright). Returns the path of the PNG.
+    """
+    if maps.ndim != 4 or len(maps) != len(images):
+        raise DataError(f"Attention must be (B, heads, rows, columns) for {len(images)} images, found {tuple(maps.shape)}.")
+    pictures = _pixels(images, None)
+    height, width = cell(pictures)
+    shown = min(heads, maps.shape[1])
+    labels = ["image", "all heads", *(f"head {i}" for i in range(shown))]
+    sheet, draw, top = new_sheet(title, GAP + len(labels) * (width + GAP), len(pictures) * (height + GAP) + TEXT + GAP)
+    for column, label in enumerate(labels):
+        draw.text((GAP + column * (width + GAP) + width // 2, top), label, INK, font(TEXT), anchor="ma")
+    for row, (plain, found) in enumerate(zip(pictures, maps.float())):
+        image = resized(plain, height, width)
+        mean = _coloured(found.mean(dim=0), height, width)
+        cells = [image, Image.blend(image, mean, 0.6), *(_coloured(one, height, width) for one in found[:shown])]
+        for column, picture in enumerate(cells):
+            sheet.paste(picture, (GAP + column * (width + GAP), top + TEXT + GAP + row * (height + GAP)))
+    return save_sheet(sheet, path)
+
+
+def neighbour_sheet(
+    queries: Tensor, neighbours: Tensor, captions: Sequence[str], found: Sequence[Sequence[str]], right: Sequence[Sequence[bool]] | None, path: Path | str, title: str = ""
+) -> Path:
+    """Draw queries (B, C, H, W) in 0..1, each in a row with its nearest neighbours (B, k, C, H, W) and a caption under each picture.
+
+    `right` frames a neighbour in green (true) or red. Returns the path of the PNG.
+    """
+    count, k = neighbours.shape[:2]
+    if len(queries) != count or len(captions) != count or any(len(row) != k for row in found):
+        raise DataError(f"A sheet of neighbours needs as many queries as rows and a caption for each, found {len(queries)}, {count} x {k} and {len(captions)}.")
+    rows = _pixels(torch.cat([queries[:, None], neighbours], dim=1).flatten(0, 1), None)
+    height, width = cell(rows)
+    pitch, gap = height + 2 * GAP + TEXT, 3 * GAP
+    sheet, draw, top = new_sheet(title, gap + (k + 1) * (width + GAP), count * pitch)
+    for row in range(count):
+        for column in range(k + 1):
+            x, y = GAP + column * (width + GAP) + (gap - GAP if column else 0), top + row * pitch
+            if column and right is not None:
+                draw.rectangle((x - FRAME, y - FRAME, x + width + FRAME - 1, y + height + FRAME - 1), GREEN if right[row][column - 1] else RED)
+            sheet.paste(resized(rows[row * (k + 1) + column], height, width), (x, y))
+            caption = found[row][column - 1] if column else captions[row]
+            draw.text((x + width // 2, y + height + FRAME + 1), shortened(str(caption), width), INK, font(TEXT), anchor="ma")
+    return save_sheet(sheet, path)
+
+
 def _pixels(images: Tensor, preprocess: ImagePreprocess | None) -> np.ndarray:
     """(B, C, H, W) -> uint8 (B, H, W, 3); NaN becomes mid-grey."""
     if images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
@@ -74,3 +128,10 @@ def _pixels(images: Tensor, preprocess: ImagePreprocess | None) -> np.ndarray:
     images = images.clamp(0, 1) if preprocess is None else preprocess.denormalise(images)
     values = (images * 255).round().nan_to_num(GREY).byte()
     return values.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy().copy()
+
+
+def _coloured(values: Tensor, height: int, width: int) -> Image.Image:
+    """A map (h, w) in colours, from its least to its largest value."""
+    low, high = values.min(), values.max()
+    shares = ((values - low) / (high - low).clamp(min=1e-12)).cpu().numpy()
+    return resized((matplotlib.colormaps["inferno"](shares)[:, :, :3] * 255).round().astype(np.uint8), height, width)

@@ -9,21 +9,26 @@ from PIL import Image
 
 from modalities.common.classification import described
 from modalities.common.classifier import Classifier
-from modalities.common.evaluation import Frozen, FrozenFeatures, Judge, Row, results
+from modalities.common.evaluation import Frozen, FrozenFeatures, Judge, Row, features, results
 from modalities.common.model import Model
 from modalities.common.reconstruction import MaskedReconstruction
+from modalities.common.sheets import spread
+from modalities.common.vit import ViTEncoder
 from modalities.vision.data import LabelledImages, preprocess_for
 from modalities.vision.evaluation import CLASSIFICATION, findings, probed, reconstructed, supervised
 from modalities.vision.models.mae import MAE
+from modalities.vision.models.poa import POA
 from modalities.vision.models.spark import SparK
 from modalities.vision.models.timm_classifier import TimmClassifier
 from modalities.vision.objectives.classification import ClassificationConfig
 from modalities.vision.objectives.mae import MAEObjectiveConfig
 from modalities.vision.objectives.spark import SparKObjectiveConfig
+from modalities.vision.pictures import neighbour_sheet
 from modalities.vision.recipes.mae import draw_reconstructions
+from modalities.vision.recipes.poa import draw_attention
 from modalities.vision.sources import ImageSource
 from trainer.errors import DataError, ModelError
-from trainer.objective import Objective
+from trainer.objective import Batch, Objective
 from trainer.randomness import seeded
 
 OBJECTIVES: dict[str, Any] = {MAE.system: MAEObjectiveConfig, SparK.system: SparKObjectiveConfig}
@@ -65,6 +70,24 @@ def build_objective(model: Model) -> Objective:
     return config().build(model) if config else Frozen(model)
 
 
+def draw_neighbours(model: Model, path: str, to: Path, per_class: int | None = None, queries: int = 8, neighbours: int = 7) -> Path:
+    """A sheet of test images, each with the training images that are nearest by the cosine of `model.embed`; green frames have its class."""
+    data = LabelledImages(path, per_class=per_class)
+    train, test = data.build_plain(model.preprocess or preprocess_for(data, model.config.input_size, model.config.in_chans))
+    asked = test.take(spread(len(test), queries))
+    with torch.inference_mode():
+        (known, classes), (wanted, labels) = features(model, train), features(model, asked)
+    known, wanted = (torch.nn.functional.normalize(torch.from_numpy(vectors), dim=1) for vectors in (known, wanted))
+    cosine, nearest = (wanted @ known.T).topk(min(neighbours, len(train)), dim=1)
+    back = train.preprocess.denormalise
+    pictures = torch.stack([back(torch.stack([train[i]["image"] for i in row])) for row in nearest.tolist()])
+    found = [[f"{train.classes[classes[i]]}, {value:.2f}" for i, value in zip(row, values)] for row, values in zip(nearest.tolist(), cosine.tolist())]
+    right = [[bool(classes[i] == label) for i in row] for row, label in zip(nearest.tolist(), labels)]
+    shown = back(torch.stack([asked[i]["image"] for i in range(len(asked))]))
+    title = f"Test images of {test.name} (left) and the nearest training images by frozen features: class, cosine"
+    return neighbour_sheet(shown, pictures, [test.classes[label] for label in labels], found, right, to, title)
+
+
 def _parts(model: Model, path: str, per_class: int | None = None) -> tuple[ImageSource, ImageSource]:
     """Labelled images for training and for testing, as a model takes them; a classifier's are numbered by its own classes."""
     several = classifies(model) and model.config.multi_label
@@ -79,20 +102,38 @@ def _parts(model: Model, path: str, per_class: int | None = None) -> tuple[Image
 
 
 def predict(model: Model, files: list[Path], to: Path | None) -> str:
-    """What the model says of image files, as text. A masked auto-encoder draws its reconstructions to `to`."""
-    if model.preprocess is None:
-        raise ModelError("This model has no preprocessor_config.json, so it cannot read files. Export it with its preprocessing.")
-    batch = model.preprocess([str(f) for f in files])
+    """What the model says of image files, as text. A masked auto-encoder draws its reconstructions to `to`, a vision transformer that only
+    gives features what its class token looks at."""
+    batch = _read(model, files)
     if classifies(model):
         with torch.inference_mode():
             return described(model, model(batch), files)
     objective = build_objective(model)
     if not isinstance(objective, MaskedReconstruction):
+        if isinstance(model, (ViTEncoder, POA)):
+            return predict_attention(model, files, to)
         raise ModelError(f"A {model.system} has neither classes nor a decoder, so there is nothing to show. Give it a head: `zoo finetune`.")
     to = to or Path("reconstruction.png")
     with seeded(0):
-        draw_reconstructions(objective, batch["image"], None, to, ", ".join(f.name for f in files[:3]))
+        draw_reconstructions(objective, batch["image"], None, to, _named(files))
     return f"{len(files)} image(s), {100 * objective.config.mask_ratio:g} % of each hidden and reconstructed: {to}"
+
+
+def predict_attention(model: Model, files: list[Path], to: Path | None) -> str:
+    """Draw what the class token of a vision transformer looks at in image files. ModelError for another model."""
+    to = to or Path("attention.png")
+    draw_attention(model, _read(model, files)["image"], to, f"What the class token looks at: {_named(files)}")
+    return f"{len(files)} image(s), what the last block's class token looks at in them: {to}"
+
+
+def _read(model: Model, files: list[Path]) -> Batch:
+    if model.preprocess is None:
+        raise ModelError("This model has no preprocessor_config.json, so it cannot read files. Export it with its preprocessing.")
+    return model.preprocess([str(f) for f in files])
+
+
+def _named(files: list[Path]) -> str:
+    return ", ".join(f.name for f in files[:3])
 
 
 def write_example(model: Model, folder: Path) -> list[str]:

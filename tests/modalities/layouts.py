@@ -17,9 +17,11 @@ from torch import Tensor
 
 from modalities.common.golden import Golden
 from modalities.vision.interop import mae as interop
+from modalities.vision.interop.poa import to_official
 from modalities.vision.interop.spark import UNUSED, to_backbone
 from modalities.vision.models.convnet import ConvNet, ConvNetConfig
 from modalities.vision.models.mae import MAE, MAEConfig
+from modalities.vision.models.poa_vit import POAViT
 from modalities.vision.models.vit import ViTClassifier, ViTClassifierConfig
 from tests.modalities.vision.references import randomise, timm_vit, transformers_mae
 
@@ -91,6 +93,17 @@ def of_timm(pool: str) -> Callable[[], Checkpoint]:
     return make
 
 
+def teacher_of_poa() -> Checkpoint:
+    """As a training run saves it, without a word about the network but what no tensor shows."""
+    state, config = golden("vision/poa.safetensors")()
+    return {f"teacher.{name}": tensor for name, tensor in state.items()}, {"head_dim": config["head_dim"]}
+
+
+def part_of_poa() -> Checkpoint:
+    fields = dict(input_size=16, patch_size=4, embed_dim=24, depth=2, num_heads=3, num_classes=0, pool="token", layer_scale=1e-5)
+    return to_official(randomise(POAViT(ViTClassifierConfig(**fields)))), {"head_dim": 8}
+
+
 def spark_golden(name: str) -> Callable[[], Checkpoint]:
     return golden(f"vision/{name}.safetensors", lambda name: name not in UNUSED)
 
@@ -126,6 +139,9 @@ CASES = [
     Case("MAE, as transformers 5 writes it", fifth_spelling, "vision/mae", "transformers-5", "encoder complete 30/30; decoder complete 20/20", joined=6),
     Case("MAE, transformers in memory", memory_spelling, "vision/mae", "transformers-memory", "encoder complete 30/30; decoder complete 20/20", joined=6),
     Case("ViT, timm avg", of_timm("avg"), "vision/mae-vit", "timm", "encoder complete 28/28; norm of the mean complete 2/2; classification head complete 2/2"),
+    Case("POA, official", golden("vision/poa.safetensors"), "vision/poa", "official", "encoder complete 48/48; mask token complete 1/1; heads complete 16/16"),
+    Case("POA, teacher of a run", teacher_of_poa, "vision/poa", "official", "encoder complete 48/48; mask token complete 1/1; heads complete 16/16"),
+    Case("POA, a part of it", part_of_poa, "vision/poa-vit", "official", "encoder complete 34/34"),
     Case("VideoMAE, official", golden("video/videomae_official.safetensors"), "video/videomae", "official", "decoder complete 19/19; encoder complete 30/30", resized=("patch_embed.proj.weight",)),
     Case("VideoMAE, official fine-tuned", golden("video/videomae_finetune.safetensors"), "video/videomae-vit", "official",
          "encoder complete 28/28; norm of the mean complete 2/2; classification head complete 2/2", resized=("patch_embed.proj.weight",)),

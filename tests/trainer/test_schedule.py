@@ -210,7 +210,7 @@ def test_open_ended(name):
 
 
 OTHERS = {
-    "floor": 0.1, "decay": 0.1, "decay_steps": 3, "decay_style": "linear", "decay_floor": 0.1, "timescale": 5.0, "cooldown_end": 0.2, "cooldown_steps": 3,
+    "floor": 0.1, "horizon": 1.25, "decay": 0.1, "decay_steps": 3, "decay_style": "linear", "decay_floor": 0.1, "timescale": 5.0, "cooldown_end": 0.2, "cooldown_steps": 3,
     "cooldown_style": "linear", "constant_lr": 0.5, "constant_end": 0.7, "task": 1, "power_a": 1.0, "power_b": -0.4,
     "warmup": 0.1, "warmup_steps": 3, "warmup_start": 0.1, "warmup_style": "cosine",
 }  # fmt: skip

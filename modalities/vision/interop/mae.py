@@ -30,6 +30,8 @@ from trainer.errors import CheckpointError, ModelError, did_you_mean, shorten
 
 HEADS = {192: 3, 384: 6, 512: 8, 768: 12, 1024: 16, 1152: 16, 1280: 16, 1408: 16}
 """Heads of the published ViT encoders by width (no common head width: huge has 80). Shapes do not tell them."""
+FIRST_FACTOR = 1e-5
+"""Of LayerScale, where a file has such factors and its config does not say what they began with."""
 DECODER_HEADS = {512: 16}
 """The same for the published MAE decoder."""
 
@@ -193,8 +195,8 @@ def names_in(ours: str, layout: str) -> tuple[str, ...]:
 
 def to_official(model: Model) -> State:
     """The state dict that the official classes load (MAE, or the fine-tuning classifier)."""
-    if not model.config.class_token:
-        raise ModelError("The official MAE always has a class token; this model has none, so it cannot be written in that layout.")
+    if not model.config.class_token or model.config.layer_scale is not None:
+        raise ModelError("The official MAE always has a class token and never LayerScale; this model differs, so it cannot be written in that layout.")
     return dict(model.state_dict())
 
 
@@ -215,6 +217,7 @@ def to_transformers(model: Model, objective: Fields | None = None, variant: str 
     reasons = {
         "it is no MAE with decoder": not isinstance(c, MAEConfig),
         "it has no class token": not c.class_token,
+        "it has LayerScale": c.layer_scale is not None,
         f"its input {c.input_size} is not square": len(set(c.input_size)) > 1,
         f"its patch {c.patch_size} is not square": len(set(c.patch_size)) > 1,
     }
@@ -264,6 +267,8 @@ def _fields_of_shapes(state: Mapping[str, Tensor], layout: str, where: str, has_
 
     _, in_chans, *patch = shape("patch_embed.proj.weight")
     fields = {"patch_size": tuple(patch), "in_chans": in_chans, **stack("blocks", "")}
+    if layout == "timm" and any(re.fullmatch(r"blocks\.\d+\.ls[12]\.gamma", name) for name in state):
+        fields["layer_scale"] = FIRST_FACTOR
     fields["qkv_bias"] = any(names_in(f"blocks.{n}.attn.qkv.bias", layout)[0] in state for n in range(fields["depth"]))
     length = shape("pos_embed")[1]
     # Only timm has models without class token; where it is lost, the table still has its row.
@@ -282,7 +287,8 @@ def _names_of(layout: str) -> set[str]:
     models = [skeleton(MAE, MAEConfig(**size, decoder_embed_dim=4, decoder_depth=1, decoder_num_heads=1), 0, layout)]
     if layout not in TRANSFORMERS:
         heads = ({"pool": "avg"}, {"pool": "token", "head": "probe"})
-        models += [skeleton(ViTClassifier, ViTClassifierConfig(**size, num_classes=2, **head), 0, layout) for head in heads]
+        factors = FIRST_FACTOR if layout == "timm" else None
+        models += [skeleton(ViTClassifier, ViTClassifierConfig(**size, num_classes=2, layer_scale=factors, **head), 0, layout) for head in heads]
     return {re.sub(r"\d+", "0", name) for model in models for ours in model.state_dict() for name in names_in(ours, layout)}
 
 
@@ -334,12 +340,12 @@ def _is_activation(layer: nn.Module, maker: Any) -> bool:
 def _official_fields(config: Fields, where: str) -> Fields:
     """What the arguments of the official classes, or those of timm's, say."""
     arguments = config.get("model_args", {})
-    unknown = sorted(arguments.keys() - {*_OFFICIAL, "num_classes", "global_pool", "class_token"})
+    unknown = sorted(arguments.keys() - {*_OFFICIAL, "num_classes", "global_pool", "class_token", "init_values"})
     if unknown:
         raise CheckpointError(f"{where} was built with arguments of timm that this model does not have: {', '.join(map(shorten, unknown))}.")
     config = {**config, **arguments}
-    renamed = {"img_size": "input_size", "drop_path_rate": "drop_path"}
-    fields = {renamed.get(k, k): config[k] for k in (*_OFFICIAL, "activation") if k in config}
+    renamed = {"img_size": "input_size", "drop_path_rate": "drop_path", "init_values": "layer_scale"}
+    fields = {renamed.get(k, k): config[k] for k in (*_OFFICIAL, "activation", "init_values") if k in config}
     if "mlp_ratio" in fields:
         fields["decoder_mlp_ratio"] = fields["mlp_ratio"]
     return fields

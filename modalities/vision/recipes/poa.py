@@ -1,0 +1,135 @@
+"""Recipes of POA: the paper's, and tiny ones. None of them was run to the end here, and none has been shown to learn."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from modalities import registry
+from modalities.common.attention import attention_maps
+from modalities.common.evaluation import ProbeConfig, ReportedEvaluator
+from modalities.common.model import Model
+from modalities.common.run import Draw, ModelRecipe
+from modalities.common.sheets import spread
+from modalities.vision.data import ImageSource, LabelledImages, preprocess_for
+from modalities.vision.digits import SceneConfig
+from modalities.vision.evaluation import probed
+from modalities.vision.models.poa import POA, POAConfig
+from modalities.vision.multicrop import MultiCropAugment, MultiCropImages
+from modalities.vision.objectives.poa import POAObjectiveConfig, SelfDistillation
+from modalities.vision.pictures import attention_sheet
+from trainer.config import replace
+from trainer.errors import ConfigError
+from trainer.optim import OptimConfig
+from trainer.recipe import TrainConfig
+from trainer.schedule import ScheduleConfig
+
+PICTURES = 6
+"""Images in a sheet of attention."""
+
+
+@dataclass(frozen=True)
+class POARecipe(ModelRecipe):
+    """Pre-train one network for all sizes, without labels (Zhang et al. 2024, arXiv 2408.01031)."""
+
+    model: POAConfig = field(default_factory=POAConfig)
+    """The network and its range of sizes."""
+    objective: POAObjectiveConfig = field(default_factory=POAObjectiveConfig)
+    """Losses and their schedules."""
+    data: MultiCropImages = field(default_factory=MultiCropImages)
+    """Which images, and their crops."""
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+    """Labelled images for a linear probe and 5-NN on frozen features of the intact network: a folder of class folders, or a built-in set."""
+
+    def build(self) -> tuple[ImageSource, SelfDistillation]:
+        wrong = [side for side, patch in zip(self.data.augment.local_size, self.model.patch_size) if side % patch]
+        if wrong and self.data.augment.local_count:
+            raise ConfigError(f"data.augment.local_size must be whole patches of {self.model.patch_size}, found {self.data.augment.local_size}.")
+        source = self.data.build(preprocess_for(self.data, self.model.input_size, self.model.in_chans))
+        model = POA(self.model)
+        model.name, model.preprocess = self.recipe, source.preprocess
+        return source, self.objective.build(model, self.train.seed)
+
+    def evaluators(self, source: ImageSource, objective: SelfDistillation) -> list[ReportedEvaluator]:
+        """The probes of `probe`."""
+        if not self.probe.path:
+            return []
+        scenes = self.data.scenes if self.probe.path == self.data.path else SceneConfig()
+        data = LabelledImages(self.probe.path, scenes, per_class=self.probe.per_class)
+        return [probed(*data.build_plain(source.preprocess))]
+
+    def draw(self, objective: SelfDistillation, source: ImageSource) -> Draw:
+        """Draws what the teacher's class token looks at, in a few images."""
+        shown = source.held_out if source.held_out is not None else source
+        images = torch.stack([source.preprocess.transform(shown.item(i)) for i in spread(len(shown), PICTURES)])
+
+        def draw(objective: SelfDistillation, path: Path, title: str) -> None:
+            draw_attention(objective.export(), images, path, title)
+
+        return draw
+
+
+def draw_attention(model: Model, images: torch.Tensor, path: Path, title: str) -> Path:
+    """A sheet of normalised images (B, C, H, W) with what the class token of a vision transformer looks at in the last block."""
+    maps = attention_maps(model, {"image": images.to(model.device)}).cpu()
+    return attention_sheet(model.preprocess.denormalise(images), maps, path, title)
+
+
+def poa() -> POARecipe:
+    """The paper's recipe for ImageNet-1k (`vit_ee1200.yaml`): 346 epochs of 800 steps, 1600 samples each.
+
+    Here the gradient of backbone and heads is clipped as one and not each for itself, and stochastic depth skips samples by chance
+    rather than a fixed share of a batch.
+    """
+    name, epochs, horizon = "vision/poa-large", 346, 1 / 0.78
+    optim = OptimConfig(base_lr=2e-3, scaling="sqrt", betas=(0.9, 0.999), weight_decay=0.04, weight_decay_end=0.4, layer_decay=0.9, clip_norm=1.5)
+    return POARecipe(
+        recipe=name,
+        model=replace(POAConfig(), {**registry.find(name).fields, "drop_path": 0.2}),
+        objective=POAObjectiveConfig(horizon=horizon),
+        train=TrainConfig(
+            batch_size=1600,
+            steps=epochs * 800,
+            optim=optim,
+            schedule=ScheduleConfig(warmup=10 / epochs, floor=2e-5 / 5e-3, horizon=horizon),
+        ),
+    )
+
+
+def poa_tiny() -> POARecipe:
+    """The paper's recipe for a small network, and a batch that a laptop can hold. It has not been shown to learn."""
+    name = "vision/poa-tiny"
+    base = poa()
+    return replace(
+        base,
+        {
+            "recipe": name,
+            "model": replace(POAConfig(), registry.find(name).fields),
+            "data.augment": MultiCropAugment(local_count=4, local_size=(16, 16)),
+            "train.batch_size": 128,
+            "train.steps": 20_000,
+        },
+    )
+
+
+def poa_tiny_digits() -> POARecipe:
+    """Cluttered scenes of real digits, for a short run.
+
+    It has not been shown to learn: self-distillation of so small a network can collapse. `python -m tools.learn_poa` is the measurement.
+    """
+    name = "vision/poa-tiny-digits"
+    return POARecipe(
+        recipe=name,
+        model=replace(POAConfig(), registry.find(name).fields),
+        objective=POAObjectiveConfig(
+            fixed_gains=True, teacher_temperature=(0.04, 0.04), temperature_warmup=0.0, masked_start=0.1, last_layer_frozen=0.3, momentum=(0.99, 1.0)
+        ),
+        data=MultiCropImages("digits-cluttered", augment=MultiCropAugment.plain(2, (10, 10), global_scale=(0.6, 1.0), local_scale=(0.3, 0.6))),
+        train=TrainConfig(
+            batch_size=64,
+            steps=600,
+            log_every=20,
+            optim=OptimConfig(lr=1e-3, betas=(0.9, 0.999), weight_decay=0.04, weight_decay_end=0.2, clip_norm=1.5),
+            schedule=ScheduleConfig(warmup=0.1, floor=0.01),
+        ),
+    )
