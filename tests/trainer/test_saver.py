@@ -114,8 +114,13 @@ def test_the_last_checkpoint_is_tried_after_a_failure(tmp_path, monkeypatch, cap
 
 @pytest.mark.parametrize("config", [CONFIG, ASYNC], ids=["sync", "async"])
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, full_disk, config):
+    def fill(trainer):
+        while names(tmp_path / "a") != ["10"]:  # a slow machine may still be writing it
+            time.sleep(0.01)
+        full_disk(3000)
+
     with pytest.raises(CheckpointError, match="Cannot write"):
-        fit(tmp_path / "a", At(15, do=lambda t: full_disk(3000)), config=config)
+        fit(tmp_path / "a", At(15, do=fill), config=config)
     full_disk(10**9)
     assert names(tmp_path / "a") == ["10"]
     again = fit(tmp_path / "a", config=config, resume=True)
