@@ -43,8 +43,8 @@ def test_a_file_alone_loads_with_its_config_beside_it(case, tmp_path):
 @each
 def test_one_wrong_tensor_is_refused_by_its_name(case, how):
     state, config = case.make()
-    tried = 0
-    for name in state:
+    tried, names = 0, list(state)[:: len(state) // 60 + 1]  # of large files a part, spread over all of it
+    for name in names:
         wrong = damaged(state, name, how)
         if wrong is None:
             continue
@@ -53,7 +53,7 @@ def test_one_wrong_tensor_is_refused_by_its_name(case, how):
         text = str(caught.value)
         assert text.startswith("here") and (f"{name}.extra" if how == "extra" else name) in text, (name, text)
         tried += 1
-    assert tried > len(state) // 3
+    assert tried > len(names) // 3
 
 
 @each
