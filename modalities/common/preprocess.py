@@ -58,5 +58,9 @@ class Preprocess:
         return from_dict(getattr(importlib.import_module(module), name), fields, where)
 
 
-TYPES = {"image": "modalities.vision.preprocess:ImagePreprocess", "video": "modalities.video.preprocess:VideoPreprocess"}
+TYPES = {
+    "image": "modalities.vision.preprocess:ImagePreprocess",
+    "video": "modalities.video.preprocess:VideoPreprocess",
+    "series": "modalities.time_series.preprocess:SeriesPreprocess",
+}
 """Stored type -> class. Only these are ever built: a file cannot name code."""
