@@ -4,8 +4,9 @@ import re
 
 from trainer.errors import DataError, did_you_mean, shorten
 
-TOKENS = {"oov": 0, "min": 1, "2min": 2, "5min": 3, "10min": 4, "15min": 5, "30min": 6, "h": 7, "D": 8, "W": 9}
-"""Interval -> token of the resolution prefix of TTM; the others of the zoo read the same tokens. "oov" is every other interval."""
+TOKENS = {"oov": 0, "min": 1, "2min": 2, "5min": 3, "10min": 4, "15min": 5, "30min": 6, "h": 7, "D": 8, "W": 9, "ME": 10, "QE": 11, "YE": 12, "B": 13, "s": 14}
+"""Interval -> token of the resolution prefix of TTM; the others of the zoo read the same tokens. "oov" is every other interval. The tokens
+from 10 on are this project's: to a model with fewer of them, as the official ones are, they are oov."""
 
 UNKNOWN = TOKENS["oov"]
 """Token of an interval that is not in the table, or not known."""
@@ -23,6 +24,9 @@ _COARSER = {"s": (60, "min"), "min": (60, "h"), "h": (24, "D"), "D": (7, "W")}
 
 _SEASONS = {"s": 3600, "min": 1440, "h": 24, "D": 1, "B": 5, "W": 1, "ME": 12, "QE": 4, "YE": 1}
 """Steps of the usual season, as GluonTS has them: the hour of seconds, the day of minutes and hours, the year of months and quarters."""
+
+_HORIZONS = {"s": 60, "min": 48, "h": 48, "D": 30, "B": 30, "W": 8, "ME": 12, "QE": 8, "YE": 6}
+"""Usual steps ahead: those of GIFT-Eval's short horizons, and of M4 for quarters and years."""
 
 
 def normalise(frequency: str) -> str:
@@ -49,6 +53,17 @@ def seasonality(frequency: str | None) -> int:
     """Steps of the usual season of an interval; 1 where there is none, or where it is no whole number of steps."""
     if frequency is None:
         return 1
-    match = re.fullmatch(r"(\d*)(\w+)", normalise(frequency))
-    steps, count = _SEASONS.get(match[2], 1), int(match[1] or 1)
+    count, unit = parts(frequency)
+    steps = _SEASONS.get(unit, 1)
     return steps // count if steps % count == 0 else 1
+
+
+def horizon(frequency: str | None) -> int:
+    """Usual steps ahead for an interval; 24 where it is not known."""
+    return 24 if frequency is None else _HORIZONS.get(parts(frequency)[1], 24)
+
+
+def parts(frequency: str) -> tuple[int, str]:
+    """ "15min" -> (15, "min")."""
+    match = re.fullmatch(r"(\d*)(\w+)", normalise(frequency))
+    return int(match[1] or 1), match[2]

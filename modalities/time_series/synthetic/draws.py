@@ -4,20 +4,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from modalities.time_series.frequencies import TOKENS, UNKNOWN
+from modalities.time_series.frequency import TOKENS, UNKNOWN
 
 Rng = np.random.Generator
 GRID = 128
 """Points of a season's shape."""
-ROWS = np.newaxis, slice(None)
 
 SEASONS: dict[str, tuple[tuple[float, float], ...]] = {
-    "Y": (), "Q": ((4, 0.85),), "M": ((12, 0.9),), "W": ((365.25 / 7, 0.75), (365.25 / 84, 0.1)),
+    "YE": (), "QE": ((4, 0.85),), "ME": ((12, 0.9),), "W": ((365.25 / 7, 0.75), (365.25 / 84, 0.1)),
     "D": ((7, 0.75), (365.25, 0.5), (30.44, 0.1)), "B": ((5, 0.6), (261, 0.3)), "h": ((24, 0.9), (168, 0.5)), "30min": ((48, 0.9), (336, 0.4)),
     "15min": ((96, 0.9), (672, 0.3)), "10min": ((144, 0.9),), "5min": ((288, 0.9), (12, 0.2)), "min": ((60, 0.5), (1440, 0.5)), "": (),
 }  # fmt: skip
 """Frequency -> (steps in a season, how often series have it). The empty name is an unknown frequency."""
-SHARES = {"Y": 0.13, "Q": 0.12, "M": 0.2, "W": 0.11, "D": 0.14, "B": 0.03, "h": 0.12, "30min": 0.02, "15min": 0.02, "10min": 0.01, "5min": 0.01, "min": 0.01, "": 0.08}
+SHARES = {"YE": 0.13, "QE": 0.12, "ME": 0.2, "W": 0.11, "D": 0.14, "B": 0.03, "h": 0.12, "30min": 0.02, "15min": 0.02, "10min": 0.01, "5min": 0.01, "min": 0.01, "": 0.08}
 """How often each frequency is drawn."""
 NAMES = tuple(SHARES)
 
@@ -82,7 +81,7 @@ def periods(rng: Rng, chosen: np.ndarray) -> np.ndarray:
     found = np.zeros((2, len(chosen)), np.float32)
     for number, name in enumerate(NAMES):
         rows = np.flatnonzero(chosen == number)
-        if name in ("", "Y"):
+        if name in ("", "YE"):
             for place, share in enumerate((0.8, 0.2) if name == "" else (0.2, 0.0)):
                 found[place, rows] = np.where(some(rng, share, len(rows)), log_uniform(rng, *((2, 400) if name == "" else (3, 20)), len(rows)), 0)
             continue

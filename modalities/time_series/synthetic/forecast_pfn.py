@@ -5,14 +5,14 @@ The ranges, and the second form in which trend and seasons are added, are those 
 
 import numpy as np
 
-from modalities.time_series.frequencies import TOKENS
+from modalities.time_series.frequency import TOKENS
 from modalities.time_series.synthetic.draws import GRID, Paths, Rng, repeated, some
 
 CALENDAR = {"minute": (1 / 24, 10), "hour": (1.0, 10), "week": (7.0, 4), "month": (30.5, 10), "year": (365.25, 6)}
 """Season -> (days, harmonics): what repeats with it."""
 SIZES: dict[str, tuple[float, dict[str, float]]] = {
     "min": (1 / 1440, {"minute": 1.0, "hour": 0.2}), "h": (1 / 24, {"minute": 0.2, "hour": 1.0}), "D": (1.0, {"week": 1.0, "month": 0.2}),
-    "W": (7.0, {"month": 0.3, "year": 0.3}), "M": (30.44, {"year": 0.5, "week": 0.1}), "Q": (91.31, {"year": 1.0}), "Y": (365.25, {"year": 1.0, "week": 0.2}),
+    "W": (7.0, {"month": 0.3, "year": 0.3}), "ME": (30.44, {"year": 0.5, "week": 0.1}), "QE": (91.31, {"year": 1.0}), "YE": (365.25, {"year": 1.0, "week": 0.2}),
 }  # fmt: skip
 """Frequency -> (days in a step, season -> largest amplitude)."""
 SHARES = (0.05, 0.2, 0.25, 0.15, 0.2, 0.1, 0.05)

@@ -107,7 +107,8 @@ def kernel_synth(rng: Rng, count: int, length: int) -> Paths:
     paths = []
     for begun in range(0, count, PER_KERNEL):
         some = min(PER_KERNEL, count - begun)
-        paths.append(rng.standard_normal((some, points), np.float32) @ factor(covariance(random_kernel(rng, points))).T)
+        root = factor(covariance(random_kernel(rng, points)))
+        paths.append(rng.standard_normal((some, points), np.float32) @ root.T)
     values = np.concatenate(paths)
     begins = rng.integers(0, points - length + 1, count)
     return Paths.untimed(np.take_along_axis(values, begins[:, None] + np.arange(length), 1))

@@ -96,7 +96,7 @@ def test_every_spelling_of_an_interval(said, one):
 
 
 def test_tokens_and_seasons():
-    assert [token(f) for f in (None, "T", "2min", "H", "D", "W", "M", "45min")] == [0, 1, 2, 7, 8, 9, 0, 0]
+    assert [token(f) for f in (None, "T", "2min", "H", "D", "W", "M", "45min")] == [0, 1, 2, 7, 8, 9, 10, 0]
     assert [seasonality(f) for f in (None, "s", "15min", "h", "2h", "D", "B", "W", "ME", "QE", "YE", "7h")] == [1, 3600, 96, 24, 12, 1, 5, 1, 12, 4, 1, 1]
     for word in ("", "0h", "fortnight", "h5"):
         with pytest.raises(DataError, match="no sampling interval"):
