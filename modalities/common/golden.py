@@ -9,11 +9,16 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from modalities import registry
+from modalities.common.interop import converted
+from modalities.common.model import Model
+from trainer.config import from_dict
 from trainer.errors import CheckpointError, UnknownNameError, did_you_mean
 from trainer.optim import parameter_groups
 from trainer.weights import read_metadata, read_safetensors
@@ -91,6 +96,21 @@ def run_by(golden: Golden, runners: dict[str, Callable[[Golden], dict[str, Tenso
     if golden.model not in runners:
         raise UnknownNameError(f"{golden.path}: no model {golden.model!r} is known here.{did_you_mean(golden.model, runners)}")
     return runners[golden.model](golden)
+
+
+def model_of(golden: Golden, interop: ModuleType, defaults: dict[str, Any]) -> Model:
+    """The model of a file, every parameter with gradient, read by the `interop` of its system.
+
+    `defaults`: what the class behind the file takes when its config does not say it and no shape shows it.
+    """
+    where = str(golden.path)
+    described = interop.describe(golden.state, {**defaults, **golden.config}, golden.layout, where)
+    weights = {  # counters lie in the files as float32, like everything
+        name: tensor.long() if name.endswith("num_batches_tracked") else tensor for name, tensor in golden.state.items() if name not in described.ignored
+    }
+    system, fields, _, state = converted(weights, described, where)
+    cls = registry.system_class(system)
+    return cls.from_state(from_dict(cls.config_class, fields, where), state, where).requires_grad_(True)
 
 
 def gradients_of(loss: Tensor, model: nn.Module) -> dict[str, Tensor]:

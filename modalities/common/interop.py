@@ -14,7 +14,7 @@ from modalities import registry
 from modalities.common.loading import match, skeleton, told
 from modalities.common.stored import Description
 from trainer.config import from_dict
-from trainer.errors import CheckpointError, shorten
+from trainer.errors import CheckpointError, did_you_mean, shorten
 
 log = logging.getLogger("zoo")
 
@@ -55,6 +55,21 @@ def ratio(hidden: int, width: int) -> float:
 def join(parts: list[Tensor]) -> Tensor:
     """One tensor from query, key and value; a single one stays the same memory."""
     return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def require_arguments(config: Fields | None, known: Collection[str], where: str) -> Fields:
+    """The arguments in a config.json of an official class, without those that begin with an underscore. CheckpointError for one that the class does not have."""
+    found = {name: value for name, value in (config or {}).items() if not name.startswith("_")}
+    unknown = sorted(found.keys() - set(known))
+    if unknown:
+        raise CheckpointError(f"{where}: config.json has {shorten(unknown[0])}, no argument of the official class.{did_you_mean(unknown[0], known)}")
+    return found
+
+
+def numbered(names: Collection[str], start: str) -> int:
+    """How many parts are numbered after `start` ("blocks."): one more than the largest number, so that a part that was lost is missed."""
+    found = [name[len(start) :].partition(".")[0] for name in names if name.startswith(start)]
+    return max((int(number) + 1 for number in found if number.isdecimal() and len(number) < 7), default=0)
 
 
 def require_telling(state: Mapping[str, Tensor], telling: Mapping[str, int], known: Collection[str], layout: str, where: str) -> None:

@@ -44,7 +44,7 @@ class Case:
     joined: int = 0
     """Tensors of the model that are made of several of the file."""
     resized: tuple[str, ...] = ("pos_embed", "patch_embed.proj.weight")
-    """Tensors of the model that another input size and other channels change."""
+    """Tensors of the model that another input size and other channels change. Of a model that becomes no classifier: none."""
     telling: str = "patch_embed"
     """Part of the name of a tensor by which the size of the network is known."""
 
@@ -163,6 +163,7 @@ CASES = [
          "encoder complete 120/120; classification head complete 2/2", resized=("backbone.conv1.weight",), telling="bn1"),
     Case("ConvNeXt, timm", convnet_of_timm("convnext_tiny", depths=[1, 2, 1, 1], dims=[4, 6, 8, 10]), "vision/convnet-classifier", "timm",
          "encoder complete 61/61; norm of the mean complete 2/2; classification head complete 2/2", resized=("backbone.stem.0.weight",), telling="norm"),
+    Case("GPHT, official", golden("time_series/gpht.safetensors"), "time_series/gpht", "official", "stages complete 63/63", resized=(), telling="encoder.norm"),
 ]  # fmt: skip
 """Every layout of every system."""
 

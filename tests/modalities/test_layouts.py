@@ -80,7 +80,7 @@ def test_both_lists_are_shown_where_the_lost_tensor_tells_the_size(case):
         pretrained.from_tensors(changed, config, "here")
 
 
-@each
+@pytest.mark.parametrize("case", [case for case in CASES if case.resized], ids=lambda case: case.name)
 def test_every_layout_takes_a_new_head_and_another_input(case, tmp_path):
     state, config = case.make()
     folder = write(tmp_path / "x", state, config)

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from torch import Tensor
 
 from modalities.common.golden import Golden, run_by
+from modalities.time_series.golden import gpht
 
-RUNNERS: dict[str, Callable[[Golden], dict[str, Tensor]]] = {}
+RUNNERS: dict[str, Callable[[Golden], dict[str, Tensor]]] = {**gpht.RUNNERS}
 """What a golden file calls its model -> the function that recomputes its outputs and gradients, under the file's names."""
 
 

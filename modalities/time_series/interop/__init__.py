@@ -5,5 +5,7 @@ A module offers `recognise(keys, config) -> layout or None` and `describe(meta, 
 
 from types import ModuleType
 
-MODULES: tuple[ModuleType, ...] = ()
+from modalities.time_series.interop import gpht
+
+MODULES: tuple[ModuleType, ...] = (gpht,)
 """Asked in this order whether a checkpoint is theirs."""
