@@ -217,7 +217,7 @@ def metadata(model: Model, name: str, rows: list[dict[str, Any]], licence: str, 
         )
         for r in rows
     ]
-    facts = {"parameters": sum(p.numel() for p in model.parameters()), "input": {model.input_key: list(model.input_shape() or ())}}
+    facts = {"parameters": sum(p.numel() for p in model.parameters()), "input": {key: list(shape) for key, shape in model.input_shapes().items()}}
     several = " and " in licence  # of weights that were averaged
     return ModelCardData(
         license="other" if several else licence,
@@ -257,16 +257,18 @@ def snippet(model: Model, where: str = FOLDER) -> str:
 
 def usage(model: Model) -> str:
     """Python lines that use a `model`."""
-    config, table = model.config, getattr(model, "pos_embed", None)
-    sizes = {"width": getattr(config, "embed_dim", None), "classes": getattr(config, "num_classes", 0), "tokens": 0 if table is None else table.shape[1]}
-    return entry_of(model).snippet.format(**sizes)
+    config = model.config
+    sizes = {"width": getattr(config, "embed_dim", None), "classes": getattr(config, "num_classes", 0), "tokens": model.token_count()}
+    return entry_of(model).snippet.format(**sizes, **model.snippet_words())
 
 
 def describe_input(model: Model) -> str:
     """What the network reads, in words."""
-    config = model.config
-    size = " x ".join(map(str, config.input_size))
-    return f"`{model.input_key}`: {config.in_chans} channel(s), {size}"
+    axes, found = len(model.config.input_size), []
+    for key, shape in model.input_shapes().items():
+        channels = f"{shape[0]} channel(s), " if len(shape) > axes else "class ids, "
+        found.append(f"`{key}`: {channels}{' x '.join(map(str, shape[-axes:]))}")
+    return "; ".join(found)
 
 
 def check_card(text: str, name: str) -> ModelCard:

@@ -104,7 +104,7 @@ def stored(name: str) -> Shown:
     system = registry.about(model.system, model.name)
     shown.title, shown.paper = f"{model.system}, {system.title}", system.paper
     shown.parameters = sum(p.numel() for p in model.parameters())
-    shown.input = {model.input_key: list(model.input_shape() or ())}
+    shown.input = {key: list(shape) for key, shape in model.input_shapes().items()}
     if isinstance(config, dict) and "format_version" in config:
         shown.licence = config.get("licence") or shown.licence or "apache-2.0"
     return shown

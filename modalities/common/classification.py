@@ -50,8 +50,8 @@ class ClassificationConfig:
 class Classification(Objective):
     """Batch: the model's input, such as `image` (B, C, H, W) or `video` (B, C, T, H, W), and `label` (B,) class ids.
 
-    Mixing happens in training mode only, on a copy of the input; its random numbers come from numpy's
-    global generator (timm). Accuracy is logged whenever the labels are hard.
+    Mixing happens in training mode only, on a copy of the input (of all inputs, where a model has several); its random numbers come
+    from numpy's global generator (timm). Accuracy is logged whenever the labels are hard.
     """
 
     def __init__(self, model: nn.Module, config: ClassificationConfig) -> None:
@@ -62,7 +62,12 @@ class Classification(Objective):
         self.model = model
         self.config = config
         self.mixup = None
+        self.mixed = tuple(model.input_shapes())
+        """Entries of a batch that are mixed, all in the same way."""
         if (config.mixup > 0 or config.cutmix > 0) and config.mixup_prob > 0:
+            ids = [key for key, shape in model.input_shapes().items() if len(shape) < len(model.input_shape() or shape)]
+            if ids:
+                raise ConfigError(f"Class ids (the input {ids[0]}) cannot be blended: set objective.mixup and objective.cutmix to 0, or leave it out of the inputs.")
             self.mixup = BatchMixup(
                 mixup_alpha=config.mixup,
                 cutmix_alpha=config.cutmix,
@@ -73,10 +78,10 @@ class Classification(Objective):
             )
 
     def forward(self, batch: Batch) -> Losses:
-        x, label = self._read(batch)
+        label = self._read(batch)
         if self.training and self.mixup is not None:
-            x, target = self.mixup(x.clone(memory_format=torch.contiguous_format), label)
-            return Losses(F.cross_entropy(self.model({**batch, self.model.input_key: x}).float(), target))
+            mixed, target = self._mix(batch, label)
+            return Losses(F.cross_entropy(self.model({**batch, **mixed}).float(), target))
         logits = self.model(batch).float()
         loss = F.cross_entropy(logits, label, label_smoothing=self.config.label_smoothing if self.training else 0.0)
         return Losses(loss, {"accuracy": (logits.detach().argmax(dim=1) == label).float().mean()})
@@ -84,13 +89,20 @@ class Classification(Objective):
     def export(self) -> nn.Module:
         return self.model
 
-    def _read(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _mix(self, batch: Batch, label: Tensor) -> tuple[Batch, Tensor]:
+        """The inputs mixed as one with the channels of all, and the soft targets."""
+        inputs = [batch[key] for key in self.mixed]
+        together = torch.cat(inputs, dim=1).contiguous() if len(inputs) > 1 else inputs[0].clone(memory_format=torch.contiguous_format)
+        together, target = self.mixup(together, label)
+        return dict(zip(self.mixed, together.split([x.shape[1] for x in inputs], dim=1))), target
+
+    def _read(self, batch: Batch) -> Tensor:
         x = self.model.input(batch)
         label = batch.get("label")
         if label is None or label.is_floating_point() or tuple(label.shape) != x.shape[:1]:
             found = "none" if label is None else f"{tuple(label.shape)} {label.dtype}"
             raise DataError(f"Classification needs batch['label'] with {x.shape[0]} whole class ids, found {found}.")
-        return x, label.long()
+        return label.long()
 
 
 class MultiLabel(Objective):

@@ -123,19 +123,20 @@ def with_config_file(recipe: "ModelRecipe", path: str | None) -> "ModelRecipe":
 def finetune_command(
     program: str, default_recipe: Callable[..., "ModelRecipe"], arguments: list[str], card: "CardWriter | None" = None
 ) -> None:
-    """`PROGRAM DATA --model NAME [--head probe] [--preset NAME] [--config FILE] [--to FOLDER] [--resume] [--show-schedule] [--any.field value]`.
+    """`PROGRAM DATA --model NAME [--task TASK] [--head probe] [--preset NAME] [--config FILE] [--to FOLDER] [--resume] [--show-schedule] [--any.field value]`.
 
-    `default_recipe(model, head, data)` gives the recipe to begin from; one with presets takes `preset` too.
+    `default_recipe(model, head, data)` gives the recipe to begin from; one with presets or several tasks takes `preset` or `task` too.
     """
     data, arguments = positional(arguments)
-    known, rest = early_options(arguments, "model", "head", "config", "preset")
+    known, rest = early_options(arguments, "model", "head", "config", "preset", "task")
     stored = read_yaml(Path(known["config"])) if known["config"] else {}
     model, head = known["model"] or stored.get("model", ""), known["head"] or stored.get("head", "linear")
-    if head not in ("linear", "probe"):
+    more = {name: value for name, value in (("preset", known["preset"]), ("task", known["task"] or stored.get("task"))) if value}
+    if "task" not in more and head not in ("linear", "probe"):  # other tasks have other heads
         raise ConfigError(f"--head must be linear or probe, found {head!r}.")
-    preset = {"preset": known["preset"]} if known["preset"] else {}
-    if preset and "preset" not in inspect.signature(default_recipe).parameters:
-        raise ConfigError(f"There are no presets for this kind of data, found --preset {known['preset']}. Leave it out.")
-    recipe = with_config_file(default_recipe(model, head, data, **preset), known["config"])
+    for name, value in more.items():
+        if name not in inspect.signature(default_recipe).parameters:
+            raise ConfigError(f"There are no {name}s for this kind of data, found --{name} {value}. Leave it out.")
+    recipe = with_config_file(default_recipe(model, head, data, **more), known["config"])
     given = ["--model", model, "--head", head] + (["--data.path", data] if data else [])
     run_recipe(program, recipe, given + rest, "DATA --model NAME: fine-tune an encoder on labelled data.", Path("runs") / "finetune", card)

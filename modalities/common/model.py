@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard, PyTorchModelHubMixin, save_torch_state_di
 from torch import Tensor, nn
 
 from modalities.common.load_report import LoadReport
-from modalities.common.loading import Change, Placement, load_model, skeleton
+from modalities.common.loading import Change, Placement, load_model, skeleton, transplant
 from modalities.common.preprocess import Preprocess
 from modalities.common.stored import CONFIG, FORMAT_VERSION, InMemory, require_place
 from trainer.config import to_dict
@@ -129,6 +129,19 @@ class Model(nn.Module, PyTorchModelHubMixin, library_name="modality-zoo"):
         return load_model(model, model, InMemory(state), where, placement=Placement(keep_dtype=True))
 
     @classmethod
+    def built_on(cls, encoder: "Model", config: Any) -> "Model":
+        """A model of this class and of `config` on the weights of another; what is new starts fresh.
+
+        The preprocessing is taken over, for this model's inputs, and the licence of the weights. ModelError when a weight is missing or has another shape.
+        """
+        model = cls(config)
+        transplant(encoder, model, new_head=True)
+        model.licence = encoder.licence
+        if encoder.preprocess is not None:
+            model.preprocess = model.taken_preprocess(encoder, encoder.preprocess)
+        return model.to(encoder.device)
+
+    @classmethod
     def change_from(cls, source: type["Model"], old: Any, new: Any, new_head: bool = False) -> Change:
         """What distinguishes this model, of config `new`, from a `source` model of config `old` whose weights it takes.
 
@@ -172,3 +185,25 @@ class Model(nn.Module, PyTorchModelHubMixin, library_name="modality-zoo"):
     def input_shape(self) -> tuple[int, ...] | None:
         """Shape of one sample, (C, *size); None when it is not fixed."""
         return None
+
+    def input_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Entry of the batch -> shape of one sample, for all that the model reads."""
+        return {self.input_key: self.input_shape() or ()}
+
+    def snippet_words(self) -> dict[str, str]:
+        """More words that the snippet of the system's card may hold in braces, for this very model."""
+        return {}
+
+    def token_count(self) -> int:
+        """Tokens that `tokens` gives of one sample; 0 when that is not fixed."""
+        table = getattr(self, "pos_embed", None)
+        return 0 if table is None else table.shape[1]
+
+    def require_preprocess(self, preprocess: Preprocess, where: str) -> None:
+        """Raise CheckpointError unless a stored preprocessing gives what this model reads."""
+        if self.input_shape() is not None:
+            preprocess.require_shape(self.input_shape(), where)
+
+    def taken_preprocess(self, source: "Model", preprocess: Preprocess) -> Preprocess | None:
+        """The preprocessing of a model whose weights this one takes, for this one's inputs; None when there is no such."""
+        return preprocess if self.input_shape() == source.input_shape() else preprocess.adapted(self.input_shape())

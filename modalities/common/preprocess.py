@@ -60,6 +60,7 @@ class Preprocess:
 
 TYPES = {
     "image": "modalities.vision.preprocess:ImagePreprocess",
+    "paired-images": "modalities.vision.preprocess_paired:PairedPreprocess",
     "video": "modalities.video.preprocess:VideoPreprocess",
     "series": "modalities.time_series.preprocess:SeriesPreprocess",
 }

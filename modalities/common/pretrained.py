@@ -140,9 +140,8 @@ def assemble(described: Description, weights: Weights, where: str, wish: Wish = 
     before, after = configs.leaves(old), configs.leaves(new)
     notes = [f"{name}: {before[name]} in the checkpoint, {after[name]} here" for name in after if name in before and before[name] != after[name]]
     if preprocess is not None:
-        if source.input_shape() is not None:
-            preprocess.require_shape(source.input_shape(), where)
-        model.preprocess = preprocess if model.input_shape() == source.input_shape() else preprocess.adapted(model.input_shape())
+        source.require_preprocess(preprocess, where)
+        model.preprocess = model.taken_preprocess(source, preprocess)
         if model.preprocess is None:
             notes.append(f"preprocessing: none for inputs of {model.input_shape()}; normalise them yourself as the checkpoint's {preprocess}")
     model.load_report = replace(model.load_report, rows=(*model.load_report.rows, *left), notes=(*model.load_report.notes, *notes))

@@ -35,8 +35,27 @@ ACTIVATIONS = {
 """Activations by the names that transformers' configs use."""
 
 
+class Checked:
+    """What configs of transformers check of themselves."""
+
+    def _require_positive(self, *names: str) -> None:
+        for name in names:
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} must be above 0, found {getattr(self, name)}.")
+
+    def _require_heads(self, width: str, heads: str) -> None:
+        d, h = getattr(self, width), getattr(self, heads)
+        if h < 1 or d % h:
+            fitting = [n for n in range(1, min(d, 4096) + 1) if d % n == 0] or [1]
+            near = sorted(sorted(fitting, key=lambda n: abs(n - h))[:3])
+            raise ConfigError(
+                f"{width}={d} cannot be split into {heads}={h} equal heads. "
+                f"Choose another {heads} (for instance {', '.join(map(str, near))}) or width."
+            )
+
+
 @dataclass(frozen=True)
-class ViTConfig:
+class ViTConfig(Checked):
     """Architecture of a ViT encoder. The defaults are ViT-B/16 at 224 pixels."""
 
     input_size: int | tuple[int, ...] = (224, 224)
@@ -91,21 +110,6 @@ class ViTConfig:
     def grid(self) -> tuple[int, ...]:
         """Number of patches along each axis."""
         return grid_of(self.input_size, self.patch_size)
-
-    def _require_positive(self, *names: str) -> None:
-        for name in names:
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} must be above 0, found {getattr(self, name)}.")
-
-    def _require_heads(self, width: str, heads: str) -> None:
-        d, h = getattr(self, width), getattr(self, heads)
-        if h < 1 or d % h:
-            fitting = [n for n in range(1, min(d, 4096) + 1) if d % n == 0] or [1]
-            near = sorted(sorted(fitting, key=lambda n: abs(n - h))[:3])
-            raise ConfigError(
-                f"{width}={d} cannot be split into {heads}={h} equal heads. "
-                f"Choose another {heads} (for instance {', '.join(map(str, near))}) or width."
-            )
 
 
 class ViTEncoder(Model):

@@ -18,12 +18,13 @@ from modalities.common.classification import Classification, ClassificationConfi
 from modalities.common.evaluation import ReportedEvaluator
 from modalities.common.run import Draw, ModelRecipe
 from modalities.common.sheets import spread
+from modalities.common.starting import starting_point
 from modalities.video.augment import FinetuneAugment
 from modalities.video.data import BUILT_IN, LabelledVideos, VideoSource, preprocess_for
 from modalities.video.evaluation import MultiView, supervised
 from modalities.video.pictures import clip_sheet
 from trainer.config import replace
-from trainer.errors import ConfigError, ModelError
+from trainer.errors import ConfigError
 from trainer.optim import OptimConfig
 from trainer.recipe import TrainConfig
 from trainer.schedule import ScheduleConfig
@@ -64,20 +65,11 @@ class FinetuneRecipe(ModelRecipe):
             raise ConfigError(f"test_clips and test_crops must be at least 1, found {self.test_clips} and {self.test_crops}.")
 
     def build(self) -> tuple[VideoSource, Classification]:
-        if not self.model:
-            raise ConfigError("Say which encoder to start from: --model FOLDER_OR_NAME (`zoo list video` shows the names).")
-        architecture_only = self.scratch and self.model in registry.entries()
-        encoder = pretrained.create(self.model) if architecture_only else pretrained.load(self.model)
-        tasks = registry.systems()[encoder.system].tasks
-        if encoder.input_key != "video" or "classification" not in tasks:
-            raise ModelError(f"{self.model} is a {type(encoder).__name__}; fine-tuning on videos needs a vision transformer for video.")
+        encoder, classifier = starting_point(self.model, "classification", "video", scratch=self.scratch)
         preprocess = preprocess_for(self.data, encoder.config.input_size, encoder.config.in_chans)
         if encoder.preprocess is not None:  # its own statistics and size, the frames as this recipe samples them
             preprocess = replace(encoder.preprocess, {"stride": preprocess.stride, "sampling": preprocess.sampling})
-        if self.scratch:
-            encoder = type(encoder)(encoder.config)
         train, test = self.data.build(preprocess)
-        classifier = registry.system_class(tasks["classification"])
         model = classifier.from_encoder(
             encoder, len(train.classes), drop_path=self.drop_path, head_dropout=self.head_dropout, head=self.head, class_names=train.classes
         )

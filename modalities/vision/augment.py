@@ -16,9 +16,14 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from modalities.vision.augment_paired import PairedTransform
 from modalities.vision.images import as_picture, to_eight_bit, to_tensor
 from modalities.vision.preprocess import ImagePreprocess
+from modalities.vision.preprocess_paired import PairedPreprocess
 from trainer.errors import ConfigError
+
+RATIO = (3 / 4, 4 / 3)
+"""Smallest and largest width / height of a random crop in pre-training, torchvision's own."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +43,10 @@ class PretrainAugment:
         """No change at all, for tiny grey pictures."""
         return cls(crop_scale=None, flip=False)
 
-    def build(self, preprocess: ImagePreprocess) -> "PretrainTransform | None":
+    def build(self, preprocess: ImagePreprocess | PairedPreprocess) -> "PretrainTransform | PairedTransform | None":
         """The transform, or None when nothing is random."""
+        if isinstance(preprocess, PairedPreprocess) and self != self.none():
+            return PairedTransform(preprocess, self.crop_scale, RATIO, self.flip)
         return PretrainTransform(self, preprocess) if self != self.none() else None
 
 
@@ -109,8 +116,16 @@ class FinetuneAugment:
         """What MAE's linear probe does: a one-draw crop and the mirror image (specification 1.5)."""
         return cls(one_draw=True, auto_augment=None, erase_prob=0.0)
 
-    def build(self, preprocess: ImagePreprocess) -> "FinetuneTransform | None":
-        """The transform, or None when nothing is random. ConfigError when timm does not know auto_augment."""
+    def build(self, preprocess: ImagePreprocess | PairedPreprocess) -> "FinetuneTransform | PairedTransform | None":
+        """The transform, or None when nothing is random. ConfigError when timm does not know auto_augment, or for a change of
+        colours or a rectangle that aligned maps would not share."""
+        if isinstance(preprocess, PairedPreprocess) and self != self.none():
+            if self.one_draw or self.color_jitter is not None or self.auto_augment is not None or self.erase_prob:
+                raise ConfigError(
+                    "Depth and segmentation go with the picture through crop, mirror image and shift only. "
+                    "Set augment.auto_augment and augment.color_jitter to null, erase_prob to 0 and one_draw to false."
+                )
+            return PairedTransform(preprocess, self.crop_scale, self.crop_ratio, self.flip, self.shift)
         return FinetuneTransform(self, preprocess) if self != self.none() else None
 
 

@@ -1,7 +1,8 @@
 """Which pictures a run uses: the config of a data set, the built-in sets, splits and labelled subsets.
 
 The batch keys of this modality: "image" (B, C, H, W) float32, normalised by `ImagePreprocess`; "label" (B,) int64,
-an index into the source's `classes`, when the set is labelled.
+an index into the source's `classes`, when the set is labelled; and for models of several inputs, as `PairedPreprocess` makes them, "depth"
+(B, 1, H, W) float32, "semseg" (B, H / stride, W / stride) int64 and "segmentation" (B, H, W) int64.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,8 +19,10 @@ from modalities.common.splits import Splits
 from modalities.vision import digits
 from modalities.vision.augment import FinetuneAugment, PretrainAugment
 from modalities.vision.files import ImageMixture, open_images
-from modalities.vision.images import as_picture, read_image, to_tensor
+from modalities.vision.images import as_picture, to_tensor
+from modalities.vision.paired import PairedArray, open_pairs
 from modalities.vision.preprocess import ImagePreprocess
+from modalities.vision.preprocess_paired import PairedPreprocess
 from modalities.vision.raw import open_raw
 from modalities.vision.sources import ImageArray, ImageSource
 from trainer.corrupt import SkipCorrupt, check_policy
@@ -60,7 +63,7 @@ class ImageSet:
 
     def _open(self, path: str, preprocess: ImagePreprocess, **options: Any) -> ImageSource:
         """The pictures of a path without those of `exclude`, whose ids are as seen from `self.path`."""
-        source = open_images(path, preprocess, **options)
+        source = (open_pairs if isinstance(preprocess, PairedPreprocess) else open_images)(path, preprocess, **options)
         source = without_excluded(source, self.exclude, path, self.path) if self.exclude else source
         if self.on_error == "raise":
             check_images(source)
@@ -107,7 +110,7 @@ class UnlabelledImages(ImageSet):
             source = self._open(train, preprocess, labelled=False)
             if test is not None:
                 source.held_out = self._tolerant(self._open(test, preprocess, labelled=False))
-        return self._tolerant(_augmented(source, self.augment.build(preprocess)))
+        return self._tolerant(augmented(source, self.augment.build(preprocess)))
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ class LabelledImages(Splits, ImageSet):
         if isinstance(train, ImageArray) and self.augment == replace(FinetuneAugment.none(), shift=self.augment.shift):
             train.shift = self.augment.shift  # the array does it itself, a batch at a time
             return train, test
-        return self._tolerant(_augmented(train, self.augment.build(preprocess))), test
+        return self._tolerant(augmented(train, self.augment.build(preprocess))), test
 
     def build_plain(self, preprocess: ImagePreprocess, classes: Sequence[str] | None = None) -> tuple[ImageSource, ImageSource]:
         """The same two sets without augmentation, as probes and nearest neighbours need them.
@@ -179,7 +182,14 @@ def built_in(
         )
     else:
         raise DataError(f"{name!r} is no built-in set.{did_you_mean(name, BUILT_IN)} Built in: {', '.join(BUILT_IN)}.")
-    return ImageArray(images, preprocess, labels, digits.CLASSES, name, about)
+    if not isinstance(preprocess, PairedPreprocess):
+        return ImageArray(images, preprocess, labels, digits.CLASSES, name, about)
+    if name == "digits":
+        raise DataError("The built-in set 'digits' has neither depth nor segmentation. Use 'digits-cluttered', whose scenes have both (synthetic).")
+    depth, segmentation = digits.scene_layers(part, scenes, views)
+    about["derivation"] += " Depth is synthetic: the order of the layers, at random distances; the segmentation says background, digit or fragment."
+    maps = {"depth": depth, "semseg": segmentation, "segmentation": segmentation}
+    return PairedArray(images, maps, preprocess, labels, digits.CLASSES, name, about)
 
 
 def raw_parts(path: str, labelled: bool = True) -> dict[str, RawSamples]:
@@ -190,7 +200,7 @@ def raw_parts(path: str, labelled: bool = True) -> dict[str, RawSamples]:
 def check_images(source: ImageSource, count: int = 16) -> None:
     """Read the first, the last and `count` random images, so that a bad folder is told about at once (DataError)."""
     for index in some_of(source, count):
-        read_image(source.item(index), source.preprocess.channels)
+        source.check(index)
 
 
 def pixel_statistics(source: ImageSource, limit: int = 1000) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -203,7 +213,7 @@ def pixel_statistics(source: ImageSource, limit: int = 1000) -> tuple[tuple[floa
     return tuple(round(v, 4) for v in pixels.mean(1).tolist()), tuple(round(v, 4) for v in pixels.std(1).tolist())
 
 
-def _augmented(source: ImageSource, augment: Callable[[Any], Tensor] | None) -> ImageSource:
+def augmented(source: ImageSource, augment: Callable[[Any], Tensor] | None) -> ImageSource:
     return source if augment is None else Augmented(source, augment)
 
 

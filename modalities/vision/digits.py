@@ -23,6 +23,10 @@ SOURCE = (
     "the test part of 1,797 images as bundled by scikit-learn"
 )
 LICENCE = "CC BY 4.0"
+LAYERS = ("background", "digit", "fragment")
+"""Classes of a scene's segmentation: where the digit is, not which one."""
+SHOWS = 0.25
+"""From this brightness on a digit or a piece hides what lies behind it."""
 FINE = 32
 """Side to which the 8x8 digits are enlarged before they are placed, in pixels."""
 
@@ -93,7 +97,7 @@ def render_digit_scenes(
     generator = torch.Generator().manual_seed(seed)
     digits = _enlarge(digits)
     pool = digits if clutter_from is None else _enlarge(clutter_from)
-    return torch.cat([_render_view(digits, pool, generator, config) for _ in range(views)])
+    return torch.cat([_render_view(digits, pool, generator, config)[0] for _ in range(views)])
 
 
 @lru_cache(maxsize=4)
@@ -108,8 +112,36 @@ def scenes(part: Part, config: SceneConfig, views: int) -> tuple[Tensor, Tensor]
     return images, labels.repeat(views)
 
 
-def _render_view(digits: Tensor, pool: Tensor, generator: torch.Generator, config: SceneConfig) -> Tensor:
-    """One scene per digit, (N, 1, FINE, FINE) -> uint8 (N, canvas, canvas)."""
+@lru_cache(maxsize=4)
+def scene_layers(part: Part, config: SceneConfig, views: int) -> tuple[Tensor, Tensor]:
+    """Depth and segmentation of the same scenes as `scenes` gives, both (views * N, canvas, canvas). Do not write into them.
+
+    Depth is synthetic, float32 in 0..1: the scene is taken for a stack of layers, a tilted wall at the back, the digit before it, and each
+    piece before the one that was drawn earlier, at random distances. The segmentation (uint8, an index into LAYERS) says what is in front.
+    """
+    digits, _ = load_digits(part)
+    seed = 2 * config.seed + (part == "test")
+    generator = torch.Generator().manual_seed(seed)  # as for `scenes`, so that the pictures are the same
+    distances = torch.Generator().manual_seed(1_000_003 + seed)
+    digits, pool = _enlarge(digits), _enlarge(load_digits("train")[0])
+    fronts = [_render_view(digits, pool, generator, config)[1] for _ in range(views)]
+    depths = [_depth(front, config, distances) for front in fronts]
+    return torch.cat(depths), torch.cat(fronts).clamp(max=len(LAYERS) - 1).to(torch.uint8)
+
+
+def _depth(front: Tensor, config: SceneConfig, generator: torch.Generator) -> Tensor:
+    """Distances (N, canvas, canvas) of what is in front: 0 the wall, 1 the digit, 2 and more the pieces."""
+    n, gap = len(front), 0.6 / (config.fragments + 1)
+    place = torch.linspace(-1, 1, config.canvas)
+    tilt = 0.1 * (2 * torch.rand(n, 2, generator=generator) - 1)
+    wall = 0.8 + tilt[:, 0, None, None] * place[None, :, None] + tilt[:, 1, None, None] * place[None, None, :]
+    nearer = 0.6 - gap * (torch.arange(config.fragments + 1) + 0.8 * torch.rand(n, config.fragments + 1, generator=generator))  # (N, layers)
+    object_depth = nearer.gather(1, (front.long() - 1).clamp(min=0).flatten(1)).view(front.shape)
+    return torch.where(front == 0, wall, object_depth)
+
+
+def _render_view(digits: Tensor, pool: Tensor, generator: torch.Generator, config: SceneConfig) -> tuple[Tensor, Tensor]:
+    """One scene per digit, (N, 1, FINE, FINE) -> uint8 (N, canvas, canvas), and which layer is in front at each pixel (0: none, 1: the digit, ...)."""
     n, canvas = len(digits), config.canvas
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -120,8 +152,9 @@ def _render_view(digits: Tensor, pool: Tensor, generator: torch.Generator, confi
     angle = uniform(-config.rotation, config.rotation)
     scene = _place(digits, size, angle, centre, canvas) * uniform(config.brightness, 1, 1, 1, 1)
     side = config.fragment_size * FINE // 8
+    front = (scene[:, 0] > SHOWS).to(torch.uint8)
     steps = torch.arange(FINE)
-    for _ in range(config.fragments):
+    for layer in range(2, config.fragments + 2):
         piece = pool[torch.randint(len(pool), (n,), generator=generator)]
         corner = torch.randint(0, FINE - side + 1, (n, 2), generator=generator)  # x, y
         inside = (steps >= corner[..., None]) & (steps < corner[..., None] + side)  # (N, 2, FINE)
@@ -131,9 +164,10 @@ def _render_view(digits: Tensor, pool: Tensor, generator: torch.Generator, confi
         offset = (corner + side / 2 - FINE / 2) / FINE * size[:, None]
         centre = uniform(0, canvas, 2) - offset
         drawn = _place(piece, size, torch.zeros(n), centre, canvas) * uniform(config.brightness, 1, 1, 1, 1)
+        front = torch.where((drawn >= scene)[:, 0] & (drawn[:, 0] > SHOWS), layer, front)
         scene = torch.maximum(scene, drawn)
     scene = scene + config.noise * torch.randn(scene.shape, generator=generator)
-    return (scene[:, 0].clamp(0, 1) * 255).round().to(torch.uint8)
+    return (scene[:, 0].clamp(0, 1) * 255).round().to(torch.uint8), front
 
 
 def _enlarge(digits: Tensor) -> Tensor:

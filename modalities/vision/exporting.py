@@ -54,14 +54,9 @@ def timm_export(model: Model, objective: Fields) -> Export:
     if c.norm_eps > TIMM_EPS:
         raise ModelError(f"timm's VisionTransformer norms with an epsilon of {TIMM_EPS:g}, this model with norm_eps={c.norm_eps:g}, so it cannot hold it.")
     classifier = isinstance(model, ViTClassifier)
+    architecture, sizes = timm_sizes(c)
     arguments = {
-        "img_size": list(c.input_size),
-        "patch_size": c.patch_size[0] if len(set(c.patch_size)) == 1 else list(c.patch_size),
-        "in_chans": c.in_chans,
-        "embed_dim": c.embed_dim,
-        "depth": c.depth,
-        "num_heads": c.num_heads,
-        "mlp_ratio": c.mlp_ratio,
+        **sizes,
         "num_classes": c.num_classes if classifier else 0,
         "global_pool": c.pool if classifier else "avg",
         **({} if c.qkv_bias else {"qkv_bias": False}),
@@ -71,31 +66,46 @@ def timm_export(model: Model, objective: Fields) -> Export:
         **({"init_values": c.layer_scale} if c.layer_scale is not None else {}),
         **({} if classifier else {"fc_norm": False}),  # the mean of normed tokens, as `embed` gives it
     }
-    architecture = ARCHITECTURES.get((c.embed_dim, c.depth, c.num_heads, c.patch_size[0]), "vit_base_patch16_224")
     state = _plain_head(model)
     preprocess = model.preprocess if isinstance(model.preprocess, ImagePreprocess) else None
 
     def write(folder: Path) -> None:
         write_timm(folder, architecture, arguments, state, model)
 
-    def load(folder: Path) -> Run:
-        theirs = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-
-        def run(x: Tensor) -> dict[str, Tensor]:
-            tokens = theirs.forward_features(x)
-            found = {"features": theirs.forward_head(tokens, pre_logits=True), "tokens": tokens}
-            return found | ({"logits": theirs.forward_head(tokens)} if theirs.num_classes else {})
-
-        return run
-
     return Export(
         "timm",
         write,
-        load,
+        timm_run,
         TIMM_USAGE,
         left_out,
         (*folded(model), *_other_eps(c.norm_eps), *no_preprocess(preprocess, TIMM_NUMBERS)),
     )
+
+
+def timm_sizes(c: Any) -> tuple[str, Fields]:
+    """The name in timm of the architecture that comes nearest to a config, and the sizes of the config as arguments."""
+    sizes = {
+        "img_size": list(c.input_size),
+        "patch_size": c.patch_size[0] if len(set(c.patch_size)) == 1 else list(c.patch_size),
+        "in_chans": c.in_chans,
+        "embed_dim": c.embed_dim,
+        "depth": c.depth,
+        "num_heads": c.num_heads,
+        "mlp_ratio": c.mlp_ratio,
+    }
+    return ARCHITECTURES.get((c.embed_dim, c.depth, c.num_heads, c.patch_size[0]), "vit_base_patch16_224"), sizes
+
+
+def timm_run(folder: Path) -> Run:
+    """Open a vision transformer that was written for timm, as timm's users do."""
+    theirs = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+
+    def run(x: Tensor) -> dict[str, Tensor]:
+        tokens = theirs.forward_features(x)
+        found = {"features": theirs.forward_head(tokens, pre_logits=True), "tokens": tokens}
+        return found | ({"logits": theirs.forward_head(tokens)} if theirs.num_classes else {})
+
+    return run
 
 
 def write_timm(folder: Path, architecture: str, arguments: Fields, state: State, model: Model) -> None:
@@ -104,8 +114,8 @@ def write_timm(folder: Path, architecture: str, arguments: Fields, state: State,
         theirs = timm.create_model(architecture, **arguments)
     theirs.load_state_dict(state, strict=True, assign=True)
     data: Fields = {"input_size": model.input_shape()}
-    if isinstance(model.preprocess, ImagePreprocess):
-        p = model.preprocess
+    p = getattr(model.preprocess, "image", model.preprocess)  # of several inputs, that of the picture
+    if isinstance(p, ImagePreprocess):
         data |= {"mean": p.mean, "std": p.std, "interpolation": p.interpolation, "crop_pct": p.crop_pct}
     names = list(getattr(model.config, "class_names", ()))
     timm.models.save_for_hf(theirs, folder, model_config={"label_names": names} if names else {}, model_args=arguments, safe_serialization=True, data_config=data)

@@ -25,14 +25,19 @@ def open_images(
     """
     path = str(path)
     if columns:
-        if is_shards(path) or not is_table(path):
-            raise ConfigError(f"data.label_columns are columns of a table (.csv, .tsv, .jsonl), and {path} is none.")
+        require_table(path)
         return ImageFindings(path, preprocess, columns)
     if is_shards(path):
         return ImageShards(path, preprocess, labelled, classes)
     if is_table(path):
         return ImageTable(path, preprocess, labelled, classes)
     return ImageFolder(path, preprocess, labelled, classes)
+
+
+def require_table(path: str) -> None:
+    """Raise ConfigError unless several labels per picture can be read from what lies at a path."""
+    if is_shards(path) or not is_table(path):
+        raise ConfigError(f"data.label_columns are columns of a table (.csv, .tsv, .jsonl), and {path} is none.")
 
 
 class ImageShards(ShardSource, ImageSource):

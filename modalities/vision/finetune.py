@@ -1,5 +1,7 @@
 """Fine-tuning an image encoder on labelled images: `python -m modalities.vision.finetune DATA --model NAME`.
 
+With `--task segmentation` it learns the class of every pixel instead (see `modalities.vision.segment`).
+
 The recipe is that of the encoder's paper (MAE, arXiv 2111.06377, appendix A.1; SparK, arXiv 2301.03580, for convolutional networks):
 layer-wise learning rates, mixup and cutmix, drop path, global pooling; or, with `--head probe`, a linear probe on frozen features.
 `--preset thorax` is a recipe for chest X-rays, with several labels per image (`--data.label_columns`).
@@ -19,14 +21,18 @@ from modalities.common.evaluation import ReportedEvaluator
 from modalities.common.run import Draw, ModelRecipe
 from modalities.common.sheets import spread
 from modalities.vision.augment import FinetuneAugment
-from modalities.vision.data import BUILT_IN, ImageSource, LabelledImages, preprocess_for
+from modalities.vision.data import BUILT_IN, ImageSource, LabelledImages
 from modalities.vision.evaluation import findings, supervised
 from modalities.vision.models.convnet import ConvNetConfig
 from modalities.vision.models.mae import MAEConfig
 from modalities.vision.objectives.classification import Classification, ClassificationConfig, MultiLabel
 from modalities.vision.pictures import contact_sheet
+from modalities.vision.pictures_maps import first_in_colour
+from modalities.vision.segment import SegmentationRecipe, segmentation_recipe
+from modalities.vision.starting import starting_encoder
 from trainer import config as settings
-from trainer.errors import ConfigError, ModelError, did_you_mean
+from trainer.collate import stack
+from trainer.errors import ConfigError, did_you_mean
 from trainer.optim import OptimConfig
 from trainer.recipe import TrainConfig
 from trainer.schedule import ScheduleConfig
@@ -35,6 +41,8 @@ log = logging.getLogger("zoo")
 
 PRESETS = ("mae", "thorax")
 """Names of the recipes to begin from."""
+TASKS = ("classification", "segmentation")
+"""What the model may learn."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,9 @@ class FinetuneRecipe(ModelRecipe):
     """Of an elastic model (POA) the part to start from: small, base, large, or width_depth as in 384_12. Null: the whole."""
     scratch: bool = False
     """Start from random weights of the same architecture instead (the comparison that shows what pre-training gave)."""
+    inputs: tuple[str, ...] = ("rgb",)
+    """Which inputs are read, of an encoder that has several (MultiMAE): rgb, depth, semseg. With others than rgb the data are paired maps
+    (see `modalities.vision.paired`) in class folders."""
     head: Literal["linear", "probe"] = "linear"
     """linear: the whole network is trained. probe: only a linear layer on frozen, batch-normalised features."""
     pool: Literal["avg", "token"] | None = None
@@ -67,25 +78,17 @@ class FinetuneRecipe(ModelRecipe):
             )
 
     def build(self) -> tuple[ImageSource, Classification | MultiLabel]:
-        if not self.model:
-            raise ConfigError("Say which encoder to start from: --model FOLDER_OR_NAME (`zoo list` shows the names).")
-        architecture_only = self.scratch and self.model in registry.entries()
-        encoder = (pretrained.create(self.model) if architecture_only else pretrained.load(self.model)).part(self.size)
-        target = registry.systems()[encoder.system].tasks.get("classification")
-        if target is None:
-            raise ModelError(f"{self.model} is a {encoder.system}, which nothing makes a classifier of.")
-        classifier = registry.system_class(target)
-        preprocess = encoder.preprocess or preprocess_for(self.data, encoder.config.input_size, encoder.config.in_chans)
-        if self.scratch:
-            encoder = type(encoder)(encoder.config)
+        encoder, classifier, preprocess = starting_encoder(self.model, "classification", self.data, self.inputs, self.size, self.scratch)
         train, test = self.data.build(preprocess)
         changes = {"drop_path": self.drop_path, "head": self.head, "class_names": train.classes, "multi_label": bool(self.data.label_columns)}
+        if "in_domains" in classifier.config_class.__dataclass_fields__:
+            changes["in_domains"] = self.inputs
         if "pool" in classifier.config_class.__dataclass_fields__:
             changes["pool"] = self.pool or ("token" if self.head == "probe" else "avg")
         elif self.pool is not None:
             raise ConfigError(f"pool={self.pool!r} is for vision transformers, and {self.model} is a {encoder.system}. Set it to null.")
         model = classifier.from_encoder(encoder, len(train.classes), **changes)
-        model.name, model.preprocess = f"{target}-{train.name}", preprocess
+        model.name, model.preprocess = f"{classifier.system}-{train.name}", preprocess
         log.info("%d training and %d test images of %d classes", len(train), len(test), len(train.classes))
         return train, self.objective.build(model)
 
@@ -100,8 +103,8 @@ class FinetuneRecipe(ModelRecipe):
     def draw(self, objective: Classification | MultiLabel, source: ImageSource) -> Draw:
         """Draws test images with their label and what the classifier says."""
         preprocess, test = objective.model.preprocess, source.held_out
-        shown = [test[i] for i in spread(len(test), 24)]
-        images = torch.stack([s["image"] for s in shown])
+        shown = stack([test[i] for i in spread(len(test), 24)])
+        labels = shown.pop("label")
 
         def words(label: torch.Tensor) -> str:
             """A class by its number, or the names of those labels that are yes."""
@@ -113,23 +116,30 @@ class FinetuneRecipe(ModelRecipe):
             was_training = objective.training
             objective.eval()
             with torch.inference_mode():
-                logits = objective.model({"image": images.to(objective.model.device)}).cpu()
+                logits = objective.model({key: maps.to(objective.model.device) for key, maps in shown.items()}).cpu()
             objective.train(was_training)
             said = (logits > 0).float() if objective.model.config.multi_label else logits.argmax(dim=1)
-            names = [f"{words(s['label'])} → {words(k)}" for s, k in zip(shown, said)]
-            contact_sheet(preprocess.denormalise(images), names, path, f"{title}: label → prediction")
+            names = [f"{words(label)} → {words(k)}" for label, k in zip(labels, said)]
+            contact_sheet(first_in_colour(shown, preprocess), names, path, f"{title}: label → prediction")
 
         return draw
 
 
-def default_recipe(model: str, head: str = "linear", data: str = "", preset: str = PRESETS[0]) -> FinetuneRecipe:
-    """The fine-tuning (or, for head="probe", linear-probe) recipe of the encoder's paper, with the values for its size; or `thorax_recipe` by the preset "thorax".
+def default_recipe(model: str, head: str = "linear", data: str = "", preset: str = PRESETS[0], task: str = TASKS[0]) -> FinetuneRecipe | SegmentationRecipe:
+    """The fine-tuning (or, for head="probe", linear-probe) recipe of the encoder's paper, with the values for its size; or `thorax_recipe` by the preset "thorax",
+    or `segmentation_recipe` by the task "segmentation".
 
     Learning rates are per 256 samples; the batch is 256 where the papers have 1024 to 4096 (16384 for the probe), so
     that it fits one device.
     """
     if preset not in PRESETS:
         raise ConfigError(f"--preset must be one of {', '.join(PRESETS)}, found {preset!r}.{did_you_mean(preset, PRESETS)}")
+    if task not in TASKS:
+        raise ConfigError(f"--task must be one of {', '.join(TASKS)}, found {task!r}.{did_you_mean(task, TASKS)}")
+    if task == "segmentation":
+        if preset != PRESETS[0]:
+            raise ConfigError(f"The preset {preset} is for classification, and --task segmentation was given. Leave one of the two out.")
+        return segmentation_recipe(model, head, data)
     if preset == "thorax":
         if head == "probe":
             raise ConfigError("The preset thorax fine-tunes the whole network, and --head probe does not. Leave one of the two out.")

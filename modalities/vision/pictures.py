@@ -34,13 +34,19 @@ def reconstruction_sheet(
     given. Pixels of `masked` that are NaN, or True in `hidden` (B, 1, H, W), are drawn in mid-grey.
     """
     rows = {"original": original, "masked": masked, "reconstruction": reconstruction}
-    pixels = {label: _pixels(images[:count], preprocess) for label, images in rows.items()}
+    pixels = {label: to_pixels(images[:count], preprocess) for label, images in rows.items()}
     if hidden is not None:
         pixels["masked"][hidden[:count].bool().any(dim=1).cpu().numpy()] = GREY
-    samples, height, width = len(pixels["original"]), *cell(pixels["original"])
+    return row_sheet(pixels, path, title)
+
+
+def row_sheet(rows: dict[str, np.ndarray], path: Path | str, title: str = "") -> Path:
+    """Draw labelled rows of pictures, each uint8 (B, H, W, 3) of one size, sample by sample in columns. Returns the path of the PNG."""
+    first = next(iter(rows.values()))
+    samples, height, width = len(first), *cell(first)
     left = 2 * GAP + max(math.ceil(font(TEXT).getlength(label)) for label in rows)
     sheet, draw, top = new_sheet(title, left + samples * (width + GAP), len(rows) * (height + GAP))
-    for row, (label, pictures) in enumerate(pixels.items()):
+    for row, (label, pictures) in enumerate(rows.items()):
         y = top + row * (height + GAP)
         draw.text((left - GAP, y + height // 2), label, INK, font(TEXT), anchor="rm")
         for column, picture in enumerate(pictures):
@@ -57,7 +63,7 @@ def contact_sheet(
     columns: int = 8,
 ) -> Path:
     """Draw images (B, C, H, W), in 0..1 or normalised, in a grid with a caption under each. Returns the path of the PNG."""
-    pictures = _pixels(images, preprocess)
+    pictures = to_pixels(images, preprocess)
     if labels is not None and len(labels) != len(pictures):
         raise DataError(f"A contact sheet needs one caption per image, found {len(labels)} for {len(pictures)} images.")
     height, width = cell(pictures)
@@ -79,7 +85,7 @@ def attention_sheet(images: Tensor, maps: Tensor, path: Path | str, title: str =
     """
     if maps.ndim != 4 or len(maps) != len(images):
         raise DataError(f"Attention must be (B, heads, rows, columns) for {len(images)} images, found {tuple(maps.shape)}.")
-    pictures = _pixels(images, None)
+    pictures = to_pixels(images, None)
     height, width = cell(pictures)
     shown = min(heads, maps.shape[1])
     labels = ["image", "all heads", *(f"head {i}" for i in range(shown))]
@@ -105,7 +111,7 @@ def neighbour_sheet(
     count, k = neighbours.shape[:2]
     if len(queries) != count or len(captions) != count or any(len(row) != k for row in found):
         raise DataError(f"A sheet of neighbours needs as many queries as rows and a caption for each, found {len(queries)}, {count} x {k} and {len(captions)}.")
-    rows = _pixels(torch.cat([queries[:, None], neighbours], dim=1).flatten(0, 1), None)
+    rows = to_pixels(torch.cat([queries[:, None], neighbours], dim=1).flatten(0, 1), None)
     height, width = cell(rows)
     pitch, gap = height + 2 * GAP + TEXT, 3 * GAP
     sheet, draw, top = new_sheet(title, gap + (k + 1) * (width + GAP), count * pitch)
@@ -120,7 +126,7 @@ def neighbour_sheet(
     return save_sheet(sheet, path)
 
 
-def _pixels(images: Tensor, preprocess: ImagePreprocess | None) -> np.ndarray:
+def to_pixels(images: Tensor, preprocess: ImagePreprocess | None) -> np.ndarray:
     """(B, C, H, W) -> uint8 (B, H, W, 3); NaN becomes mid-grey."""
     if images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
         raise DataError(f"Pictures must be (B, C, H, W) with 1 or 3 channels and at least one sample, found {tuple(images.shape)}.")

@@ -149,8 +149,8 @@ class ImagePreprocess(Preprocess):
             remarks["long"] = f"has {height} x {width} pixels; what lies beyond {LONGEST}:1 about its centre is cut off."
         return remarks
 
-    def fit(self, picture: Picture) -> Picture:
-        """Resize and centre crop to `size`, pixels otherwise as they were."""
+    def fit(self, picture: Picture, interpolation: str | None = None) -> Picture:
+        """Resize (by `interpolation`, where it is another than that of pictures) and centre crop to `size`, pixels otherwise as they were."""
         height, width = F.get_size(picture)
         short, long = min(height, width), max(height, width)
         if long > LONGEST * short:
@@ -160,7 +160,8 @@ class ImagePreprocess(Preprocess):
         # The smallest size that covers (h, w) at the picture's own aspect; torchvision's rounding.
         new = [h, int(h * width / height)] if h * width >= w * height else [int(w * height / width), w]
         if new != [height, width]:
-            picture = F.resize(picture, new, InterpolationMode(self.interpolation), antialias=True)
+            mode = interpolation or self.interpolation
+            picture = F.resize(picture, new, InterpolationMode(mode), antialias=not mode.startswith("nearest"))
         return F.center_crop(picture, list(self.size))
 
     def normalise(self, pixels: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from modalities.common.folders import files_below
 from modalities.common.sources import FolderSource, LabelledSource, index_tensor
-from modalities.vision.images import as_picture, to_tensor
+from modalities.vision.images import as_picture, read_image, to_tensor
 from modalities.vision.preprocess import ImagePreprocess
 from trainer.errors import DataError
 from trainer.image_files import EXTENSIONS
@@ -28,6 +28,10 @@ class ImageSource(LabelledSource):
 
     key = "image"
     preprocess: ImagePreprocess
+
+    def check(self, index: int) -> None:
+        """Read a sample, without any transform. DataError when it is not as expected."""
+        read_image(self.item(index), self.preprocess.channels)
 
 
 class ImageFolder(FolderSource, ImageSource):
@@ -84,7 +88,7 @@ class ImageArray(ImageSource):
         pixels = self.ready[chosen]  # (B, C, H, W)
         if self.shift and keys is not None:
             offsets = torch.from_numpy((draws(keys, 2) * (2 * self.shift + 1)).astype(np.int64))  # (B, 2) in 0..2*shift
-            pixels = _window(F.pad(pixels, (self.shift,) * 4), offsets, pixels.shape[2:])
+            pixels = window(F.pad(pixels, (self.shift,) * 4), offsets, pixels.shape[2:])
         batch = {"image": self.preprocess.normalise(pixels)}
         if self.labels is not None:
             batch["label"] = self.labels[chosen]
@@ -107,7 +111,7 @@ class ImageArray(ImageSource):
         return torch.stack([to_tensor(p.fit(as_picture(image, p.channels))) for image in self.images])
 
 
-def _window(images: Tensor, offsets: Tensor, size: Sequence[int]) -> Tensor:
+def window(images: Tensor, offsets: Tensor, size: Sequence[int]) -> Tensor:
     """Cut (B, C, *size) out of images (B, C, H, W), each at its own (row, column) offset (B, 2)."""
     rows = offsets[:, :1] + torch.arange(size[0])  # (B, h)
     columns = offsets[:, 1:] + torch.arange(size[1])  # (B, w)

@@ -15,15 +15,23 @@ from modalities.common.reconstruction import MaskedReconstruction
 from modalities.common.sheets import spread
 from modalities.common.vit import ViTEncoder
 from modalities.vision.data import LabelledImages, preprocess_for
-from modalities.vision.evaluation import CLASSIFICATION, findings, probed, reconstructed, supervised
+from modalities.vision.data_segmentation import SegmentationPairs, training_preprocess
+from modalities.vision.evaluation import CLASSIFICATION, findings, predicted, probed, reconstructed, segmented, supervised
 from modalities.vision.models.mae import MAE
+from modalities.vision.models.multi_input import EXAMPLES, MultiInputEncoder
+from modalities.vision.models.multimae import OWN, MultiMAE
 from modalities.vision.models.poa import POA
+from modalities.vision.models.segmenters import Segmenter
 from modalities.vision.models.spark import SparK
 from modalities.vision.models.timm_classifier import TimmClassifier
 from modalities.vision.objectives.classification import ClassificationConfig
 from modalities.vision.objectives.mae import MAEObjectiveConfig
+from modalities.vision.objectives.multimae import MultiMAEObjective, MultiMAEObjectiveConfig
+from modalities.vision.objectives.segmentation import SegmentationConfig
 from modalities.vision.objectives.spark import SparKObjectiveConfig
 from modalities.vision.pictures import neighbour_sheet
+from modalities.vision.pictures_maps import cross_sheet, segmentation_sheet
+from modalities.vision.preprocess_paired import PairedPreprocess
 from modalities.vision.recipes.mae import draw_reconstructions
 from modalities.vision.recipes.poa import draw_attention
 from modalities.vision.sources import ImageSource
@@ -31,27 +39,34 @@ from trainer.errors import DataError, ModelError
 from trainer.objective import Batch, Objective
 from trainer.randomness import seeded
 
-OBJECTIVES: dict[str, Any] = {MAE.system: MAEObjectiveConfig, SparK.system: SparKObjectiveConfig}
+OBJECTIVES: dict[str, Any] = {MAE.system: MAEObjectiveConfig, MultiMAE.system: MultiMAEObjectiveConfig, SparK.system: SparKObjectiveConfig}
 """System -> config of the objective that measures it without labels."""
 
 
 def evaluate(model: Model, path: str, per_class: int | None = None) -> list[Row]:
-    """Results on labelled images: a classifier's accuracy (of several labels per image: mean AUC) and loss, else probe and 5-NN on
-    frozen features and, of a masked auto-encoder, its loss.
+    """Results on labelled images: a classifier's accuracy (of several labels per image: mean AUC) and loss, a segmenter's mean IoU, else probe and
+    5-NN on frozen features and, of a masked auto-encoder, its loss.
 
     `path` is a folder of class folders or a built-in set, `per_class` limits the labelled training images. The test
     set is the `val` or `test` folder beside `train`, else a fixed split. The loss is that of the paper's objective.
     """
+    if isinstance(model, Segmenter):
+        return results([segmented(_segmentations(model, path, per_class)[1])], SegmentationConfig().build(model))
     train, test = _parts(model, path, per_class)
     if classifies(model):
         return results(findings(test) if model.config.multi_label else [supervised(test)], ClassificationConfig.plain().build(model))
     objective = build_objective(model)
     loss = [reconstructed(test, objective)] if isinstance(objective, MaskedReconstruction) else []
+    if isinstance(objective, MultiMAEObjective) and {OWN[output] for output in model.config.out_domains} <= set(model.config.in_domains):
+        loss = [predicted(test, objective)]  # it needs the outputs, too, which a set for probing may not hold
     return results([probed(train, test), *loss], objective)
 
 
 def judge(model: Model, path: str) -> Judge:
     """What tells models like `model` apart on labelled images: a classifier's accuracy, else that of 5-NN on frozen features."""
+    if isinstance(model, Segmenter):
+        train, test = _segmentations(model, path)
+        return Judge(train, segmented(test), "mean_iou", SegmentationConfig().build)
     train, test = _parts(model, path)
     if classifies(model):
         evaluator, value = (findings(test)[0], "auc") if model.config.multi_label else (supervised(test), "accuracy")
@@ -101,6 +116,19 @@ def _parts(model: Model, path: str, per_class: int | None = None) -> tuple[Image
     return train, test
 
 
+def _segmentations(model: Segmenter, path: str, samples: int | None = None) -> tuple[ImageSource, ImageSource]:
+    """Pictures with labelled pixels for training and for testing, as a segmenter takes them."""
+    if samples is not None:
+        raise DataError("per_class counts labelled images of classes; a segmenter is measured on all held-out pictures. Leave it out.")
+    names = model.config.class_names or tuple(map(str, range(model.config.num_classes)))
+    data = SegmentationPairs(path, class_names=() if path == "digits-cluttered" else names)
+    if len(data.classes()) != model.config.num_classes:
+        raise DataError(f"{path} has {len(data.classes())} classes of pixels and the segmenter {model.config.num_classes}.")
+    preprocess = model.preprocess or preprocess_for(data, model.config.input_size, model.config.in_chans)
+    paired = preprocess if isinstance(preprocess, PairedPreprocess) else PairedPreprocess(preprocess, ("rgb",), semseg_stride=1)
+    return data.build_plain(training_preprocess(paired, model.config.num_classes))
+
+
 def predict(model: Model, files: list[Path], to: Path | None) -> str:
     """What the model says of image files, as text. A masked auto-encoder draws its reconstructions to `to`, a vision transformer that only
     gives features what its class token looks at."""
@@ -108,6 +136,10 @@ def predict(model: Model, files: list[Path], to: Path | None) -> str:
     if classifies(model):
         with torch.inference_mode():
             return described(model, model(batch), files)
+    if isinstance(model, (MultiMAE, Segmenter)):
+        draw = cross_sheet if isinstance(model, MultiMAE) else segmentation_sheet
+        to = draw(model, batch, to or Path("predictions.png"), _named(files))
+        return f"{len(files)} image(s) and what the model says of them: {to}"
     objective = build_objective(model)
     if not isinstance(objective, MaskedReconstruction):
         if isinstance(model, (ViTEncoder, POA)):
@@ -136,12 +168,17 @@ def _named(files: list[Path]) -> str:
     return ", ".join(f.name for f in files[:3])
 
 
-def write_example(model: Model, folder: Path) -> list[str]:
-    """Write `image.png`, which the snippets of the cards read: a fixed pattern in colour or grey, twice the model's size."""
+def write_example(model: Model, folder: Path) -> list[str] | dict[str, list[str]]:
+    """Write what the snippets of the cards read and return it as `model.preprocess` takes it: `image.png`, a fixed pattern in colour or grey, twice
+    the model's size, and for a model of several inputs `depth.png` and `semseg.png` beside it."""
     height, width = (2 * n for n in model.config.input_size)
     rows, columns = np.mgrid[:height, :width]
     pixels = (rows * 7 + columns * 13 + rows * columns) % 256
     image = Image.fromarray(pixels.astype(np.uint8))
     path = folder / "image.png"
     (image if model.config.in_chans == 1 else image.convert("RGB")).save(path)
-    return [str(path)]
+    if not isinstance(model, MultiInputEncoder) or model.config.in_domains == ("rgb",):
+        return [str(path)]
+    Image.fromarray(pixels.astype(np.uint8)).save(folder / EXAMPLES["depth"])
+    Image.fromarray((pixels % model.config.semseg_classes).astype(np.uint8)).save(folder / EXAMPLES["semseg"])
+    return {domain: [str(folder / EXAMPLES[domain])] for domain in model.config.in_domains}

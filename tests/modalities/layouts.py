@@ -5,7 +5,7 @@ A new system adds its cases here and is put through all tests of `test_layouts.p
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ class Case:
     """Tensors of the model that another input size and other channels change. Of a model that becomes no classifier: none."""
     telling: str = "patch_embed"
     """Part of the name of a tensor by which the size of the network is known."""
+    narrowed: dict[str, Any] = field(default_factory=dict)
+    """What else must be asked for so that a picture alone will do."""
 
 
 def golden(name: str, keep: Callable[[str], bool] = lambda name: True) -> Callable[[], Checkpoint]:
@@ -126,6 +128,7 @@ def convnet_of_timm(architecture: str, **arguments: Any) -> Callable[[], Checkpo
     return make
 
 
+SEVERAL = dict(telling="input_adapters.rgb.proj", resized=("input_adapters.rgb.pos_emb", "input_adapters.rgb.proj.weight"), narrowed={"in_domains": ("rgb",)})
 SMALL_CONVNET = dict(input_size=64, depths=(1, 2, 1, 1), widths=(4, 6, 8, 10))
 CASES = [
     Case("MAE, official with decoder", golden("vision/mae_official.safetensors"), "vision/mae", "official", "encoder complete 30/30; decoder complete 32/32"),
@@ -151,6 +154,10 @@ CASES = [
          "encoder complete 28/28; norm of the mean complete 2/2; classification head complete 2/2", joined=2, resized=("patch_embed.proj.weight",)),
     Case("InternVideo-Next, official", golden("video/internvideo_next_encoder.safetensors"), "video/internvideo-next", "official",
          "encoder complete 32/32; attention pooling complete 14/14", resized=("pos_embed", "patch_embed.proj.weight", "patch_embed.norm_before.weight")),
+    Case("MultiMAE, official", golden("vision/multimae.safetensors"), "vision/multimae", "official",
+         "encoder complete 25/25; inputs complete 10/10; outputs complete 148/148", **SEVERAL),
+    Case("MultiMAE, official fine-tuned", golden("vision/multimae_cls.safetensors"), "vision/multivit", "official",
+         "encoder complete 25/25; inputs complete 3/3; norm of the pooled tokens complete 2/2; classification head complete 2/2", **SEVERAL),
     Case("ViT, timm token", of_timm("token"), "vision/mae-vit", "timm", "encoder complete 30/30; classification head complete 2/2"),
     Case("SparK, ResNet", spark_golden("spark_resnet"), "vision/spark", "official", "encoder complete 102/102; decoder complete 104/104",
          resized=("backbone.conv1.weight",), telling="bn1"),
@@ -167,7 +174,7 @@ CASES = [
 ]  # fmt: skip
 """Every layout of every system."""
 
-OWN = {"video/internvideo-next-classifier", "vision/ssld"}
+OWN = {"video/internvideo-next-classifier", "vision/ssld", "vision/mae-segmenter", "vision/multivit-segmenter"}
 """Systems of which nobody else has checkpoints that the zoo reads."""
 
 each = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

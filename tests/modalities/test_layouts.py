@@ -86,7 +86,7 @@ def test_every_layout_takes_a_new_head_and_another_input(case, tmp_path):
     folder = write(tmp_path / "x", state, config)
     sound = zoo.from_pretrained(folder)
     size = tuple(side + patch for side, patch in zip(sound.config.input_size, sound.config.patch_size))
-    model = zoo.from_pretrained(folder, task="classification", num_outputs=7, input_size=size, in_chans=1)
+    model = zoo.from_pretrained(folder, task="classification", num_outputs=7, input_size=size, in_chans=1, **case.narrowed)
     assert "classification head new" in model.load_report.words() and "encoder complete" in model.load_report.words()
     assert {row.name for row in model.load_report.of("resized")} == set(case.resized)
     with torch.inference_mode():

@@ -12,6 +12,7 @@ CITATION = """@article{he2021mae,
   year    = {2021}
 }"""
 
+TASKS = {"classification": "vision/mae-vit", "segmentation": "vision/mae-segmenter"}
 EXPORTS = {
     "timm": "modalities.vision.exporting:timm_export",
     "transformers": "modalities.vision.exporting:transformers_export",
@@ -35,7 +36,7 @@ SYSTEMS = {
         snippet='batch = model.preprocess(["image.png"])  # files, PIL images, arrays or tensors\n'
         "features = model.embed(batch)  # (1, {width})\n"
         "tokens = model.tokens(batch)  # (1, {tokens}, {width}), class token first",
-        tasks={"classification": "vision/mae-vit"},
+        tasks=TASKS,
         exports=EXPORTS,
         weights_licence="cc-by-nc-4.0",
     ),
@@ -58,7 +59,7 @@ SYSTEMS = {
             "pipeline_tag": "image-feature-extraction",
             "snippet": 'features = model.embed(model.preprocess(["image.png"]))  # (1, {width})',
         },
-        tasks={"classification": "vision/mae-vit"},
+        tasks=TASKS,
         exports=EXPORTS,
         weights_licence="cc-by-nc-4.0",
     ),

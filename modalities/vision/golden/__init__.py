@@ -3,9 +3,9 @@
 from torch import Tensor
 
 from modalities.common.golden import Golden, run_by
-from modalities.vision.golden import mae, poa, spark
+from modalities.vision.golden import mae, multimae, poa, spark
 
-RUNNERS = {**mae.RUNNERS, **spark.RUNNERS, **poa.RUNNERS}
+RUNNERS = {**mae.RUNNERS, **multimae.RUNNERS, **spark.RUNNERS, **poa.RUNNERS}
 """What a golden file calls its model -> the function that recomputes its outputs and gradients, under the file's names."""
 
 

@@ -3,7 +3,7 @@
 A module offers `recognise(keys, config) -> layout or None` and `describe(meta, config, layout, where, preprocessing) -> Description`.
 """
 
-from modalities.vision.interop import mae, poa, spark
+from modalities.vision.interop import mae, multimae, poa, spark
 
-MODULES = (poa, mae, spark)
+MODULES = (poa, mae, multimae, spark)
 """Asked in this order whether a checkpoint is theirs."""

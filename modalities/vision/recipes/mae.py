@@ -20,6 +20,8 @@ from modalities.vision.evaluation import probed, reconstructed
 from modalities.vision.models.mae import MAE, MAEConfig
 from modalities.vision.objectives.mae import MAEObjectiveConfig
 from modalities.vision.pictures import reconstruction_sheet
+from modalities.vision.preprocess import ImagePreprocess
+from modalities.vision.preprocess_paired import PairedPreprocess
 from trainer.config import replace
 from trainer.optim import OptimConfig
 from trainer.randomness import seeded
@@ -56,15 +58,15 @@ class MAERecipe(ModelRecipe):
         found: list[ReportedEvaluator] = []
         if source.held_out is not None:
             found.append(reconstructed(source.held_out, objective))
-        return found + self.probes(source)
+        return found + self.probes(source.preprocess)
 
-    def probes(self, source: ImageSource) -> list[ReportedEvaluator]:
-        """What `probe` asks for."""
+    def probes(self, preprocess: ImagePreprocess | PairedPreprocess) -> list[ReportedEvaluator]:
+        """What `probe` asks for, on data as `preprocess` makes it."""
         found: list[ReportedEvaluator] = []
         if self.probe.path:
             scenes = self.data.scenes if self.probe.path == self.data.path else SceneConfig()
             data = LabelledImages(self.probe.path, scenes, per_class=self.probe.per_class)
-            found.append(probed(*data.build_plain(source.preprocess)))
+            found.append(probed(*data.build_plain(preprocess)))
         return found
 
     def draw(self, objective: MaskedReconstruction, source: ImageSource) -> Draw:

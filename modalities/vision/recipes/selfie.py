@@ -34,7 +34,7 @@ class SelfieRecipe(MAERecipe):
         """Loss and accuracy of picking on held-out images, where there are some, and the probes of `probe`."""
         what = f"cross-entropy of picking one of {len(objective.rows) * len(objective.columns) - objective.visible} patches"
         found: list[ReportedEvaluator] = [HeldOut(source.held_out, FEATURES, what)] if source.held_out is not None else []
-        return found + self.probes(source)
+        return found + self.probes(source.preprocess)
 
     def draw(self, objective: Selfie, source: ImageSource) -> None:
         """A choice is no picture."""

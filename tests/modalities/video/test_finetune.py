@@ -87,7 +87,7 @@ def test_recipes_that_cannot_be_are_refused(fields, words):
 
 
 def test_an_encoder_of_images_is_refused(videos):
-    with pytest.raises(ModelError, match="needs a vision transformer for video"):
+    with pytest.raises(ModelError, match="reads image, and nothing makes a model for classification of videos"):
         FinetuneRecipe(model="vision/mae-tiny", scratch=True, data=LabelledVideos(str(videos))).build()
 
 

@@ -1,0 +1,43 @@
+"""Semantic segmentation on the encoders of other systems. Their names come with training: no size is registered."""
+
+from modalities.registry import SystemEntry
+from modalities.vision.entries import mae, multimae
+
+WHAT = "{} that says the class of every pixel: an encoder that was pre-trained without labels, and a linear or a UPerNet-like head."
+LIMITS = (
+    "It knows only the classes that it was trained on and gives one of them for every pixel. A vision transformer sees patches: outlines are as fine as "
+    "the patches allow, much finer only with the UPerNet-like head. Its scores hold for pictures that look like its training set."
+)
+PICTURE = "Test pictures, their labels, and the classes that the model says"
+HEADS = " The UPerNet-like head follows Xiao et al.: Unified Perceptual Parsing for Scene Understanding, 2018, arXiv 1807.10221"
+
+SYSTEMS = {
+    "vision/mae-segmenter": SystemEntry(
+        target="modalities.vision.models.segmenters:ViTSegmenter",
+        title="vision transformer for semantic segmentation",
+        what=WHAT.format("A vision transformer"),
+        paper=f"{mae.PAPER}.{HEADS}",
+        citation=mae.CITATION,
+        limits=LIMITS,
+        pipeline_tag="image-segmentation",
+        tags=("segmentation", "mae", "vit"),
+        picture=PICTURE,
+        snippet='logits = model(model.preprocess(["image.png"]))  # (1, {classes}, height, width)\nclasses = logits.argmax(dim=1)',
+        tasks={"segmentation": "vision/mae-segmenter"},
+        weights_licence="cc-by-nc-4.0",
+    ),
+    "vision/multivit-segmenter": SystemEntry(
+        target="modalities.vision.models.segmenters:MultiSegmenter",
+        title="vision transformer over several inputs for semantic segmentation",
+        what=WHAT.format("A vision transformer over a picture, a depth map, or both,"),
+        paper=f"{multimae.PAPER}.{HEADS}",
+        citation=multimae.CITATION,
+        limits=LIMITS + " It needs all of the inputs that it was trained on.",
+        pipeline_tag="image-segmentation",
+        tags=("segmentation", "multimae", "multi-modal", "vit"),
+        picture=PICTURE,
+        snippet="logits = model(model.preprocess({inputs}))  # (1, {classes}, height, width)\nclasses = logits.argmax(dim=1)",
+        tasks={"segmentation": "vision/multivit-segmenter"},
+        weights_licence="cc-by-nc-4.0",
+    ),
+}
