@@ -1,6 +1,7 @@
 """`zoo card`: write the card of a model anew, from what is recorded of it."""
 
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -65,10 +66,12 @@ def architecture_card(model: Model) -> str:
     """The card of a registered model without weights: what it is, how to train it, where weights can be had."""
     entry = registry.find(str(model.name))
     official = registry.systems()[entry.system].weights_licence if entry.official else None
-    recipe = registry.find_recipe(entry.name)
-    usual = leaves(type(recipe)())
-    settings = {name: to_dict(value) for name, value in leaves(recipe).items() if value != usual[name]}
-    origin = {"kind": "architecture", "record": {"command": f"zoo pretrain {entry.name} --data.path FOLDER"}, "recipe": dump_yaml(settings).strip()}
+    origin: dict[str, Any] = {"kind": "architecture", "record": {}}
+    if entry.name in registry.recipes():
+        recipe = registry.find_recipe(entry.name)
+        usual = leaves(type(recipe)())
+        settings = {name: to_dict(value) for name, value in leaves(recipe).items() if value != usual[name]}
+        origin |= {"record": {"command": f"zoo pretrain {entry.name} --data.path FOLDER"}, "recipe": dump_yaml(settings).strip()}
     return render(
         model,
         origin,

@@ -264,11 +264,7 @@ def usage(model: Model) -> str:
 
 def describe_input(model: Model) -> str:
     """What the network reads, in words."""
-    axes, found = len(model.config.input_size), []
-    for key, shape in model.input_shapes().items():
-        channels = f"{shape[0]} channel(s), " if len(shape) > axes else "class ids, "
-        found.append(f"`{key}`: {channels}{' x '.join(map(str, shape[-axes:]))}")
-    return "; ".join(found)
+    return model.input_in_words()
 
 
 def check_card(text: str, name: str) -> ModelCard:

@@ -207,3 +207,11 @@ class Model(nn.Module, PyTorchModelHubMixin, library_name="modality-zoo"):
     def taken_preprocess(self, source: "Model", preprocess: Preprocess) -> Preprocess | None:
         """The preprocessing of a model whose weights this one takes, for this one's inputs; None when there is no such."""
         return preprocess if self.input_shape() == source.input_shape() else preprocess.adapted(self.input_shape())
+
+    def input_in_words(self) -> str:
+        """What the network reads, for its card: `entry`: channels, size."""
+        axes, found = len(self.config.input_size), []
+        for key, shape in self.input_shapes().items():
+            channels = f"{shape[0]} channel(s), " if len(shape) > axes else "class ids, "
+            found.append(f"`{key}`: {channels}{' x '.join(map(str, shape[-axes:]))}")
+        return "; ".join(found)

@@ -1,8 +1,8 @@
 """Time series. The names that this modality offers; nothing is imported until one of them is asked for."""
 
 from modalities.registry import ModelEntry, SystemEntry
-from modalities.time_series.entries import gpht
+from modalities.time_series.entries import chronos_bolt, gpht
 
-SYSTEMS: dict[str, SystemEntry] = {**gpht.SYSTEMS}
-RECIPES: dict[str, str] = {**gpht.RECIPES}
-MODELS: list[ModelEntry] = []
+SYSTEMS: dict[str, SystemEntry] = {**chronos_bolt.SYSTEMS, **gpht.SYSTEMS}
+RECIPES: dict[str, str] = {**chronos_bolt.RECIPES, **gpht.RECIPES}
+MODELS: list[ModelEntry] = [*chronos_bolt.MODELS]

@@ -171,6 +171,9 @@ CASES = [
     Case("ConvNeXt, timm", convnet_of_timm("convnext_tiny", depths=[1, 2, 1, 1], dims=[4, 6, 8, 10]), "vision/convnet-classifier", "timm",
          "encoder complete 61/61; norm of the mean complete 2/2; classification head complete 2/2", resized=("backbone.stem.0.weight",), telling="norm"),
     Case("GPHT, official", golden("time_series/gpht.safetensors"), "time_series/gpht", "official", "stages complete 63/63", resized=(), telling="encoder.norm"),
+    Case("Chronos-Bolt, official", golden("time_series/chronos_bolt.safetensors"), "time_series/chronos-bolt", "official",
+         "special tokens complete 1/1; patch embedding complete 6/6; encoder complete 14/14; decoder complete 15/15; forecast head complete 6/6",
+         joined=2, resized=(), telling="encoder.final_layer_norm"),
 ]  # fmt: skip
 """Every layout of every system."""
 

@@ -24,7 +24,7 @@ SYSTEMS = {
         pipeline_tag="time-series-forecasting",
         tags=("forecasting", "chronos", "chronos-bolt", "time-series"),
         picture="Forecast with its quantile bands behind the history, and the truth where it is known",
-        snippet='forecast = model.forecast({"series": series}, horizon=24)  # series: (B, C, T), NaN where missing\n'
+        snippet='forecast = model.forecast({{"series": series}}, horizon=24)  # series: (B, C, T), NaN where missing\n'
         "forecast.point  # (B, C, 24); forecast.quantiles: (B, 9, C, 24)",
         weights_licence="apache-2.0",
     ),
@@ -39,10 +39,10 @@ def _model(size: str, parameters: int, **fields: Any) -> ModelEntry:
 
 
 MODELS = [
-    _model("tiny", 1),
-    _model("mini", 1, embed_dim=384, mlp_dim=1536, num_heads=8),
-    _model("small", 1, embed_dim=512, mlp_dim=2048, num_heads=8, depth=6, decoder_depth=6),
-    _model("base", 1, embed_dim=768, mlp_dim=3072, num_heads=12, depth=12, decoder_depth=12),
+    _model("tiny", 8_652_672),
+    _model("mini", 21_236_096, embed_dim=384, mlp_dim=1536, num_heads=8),
+    _model("small", 47_718_016, embed_dim=512, mlp_dim=2048, num_heads=8, depth=6, decoder_depth=6),
+    _model("base", 205_292_928, embed_dim=768, mlp_dim=3072, num_heads=12, depth=12, decoder_depth=12),
 ]
 
 RECIPES: dict[str, str] = {}

@@ -34,6 +34,8 @@ def _chronos_bolt(golden: Golden) -> dict[str, Tensor]:
         "output.scale": encoded.scaling[1],
         "output.quantile_preds": unscaled(model.head(model.decode(encoded)), encoded.scaling),
     }
+    if "prediction_length" in golden.inputs:
+        computed["output.forecast"] = model.forecast(batch, int(golden.input("prediction_length"))).quantiles[:, :, 0]
     gradients: dict[str, Tensor] = {}
     if "target" in batch:
         computed["output.loss"] = loss = ChronosBoltLossConfig().build(model)(batch).loss

@@ -5,7 +5,7 @@ A module offers `recognise(keys, config) -> layout or None` and `describe(meta, 
 
 from types import ModuleType
 
-from modalities.time_series.interop import gpht
+from modalities.time_series.interop import chronos_bolt, gpht
 
-MODULES: tuple[ModuleType, ...] = (gpht,)
+MODULES: tuple[ModuleType, ...] = (chronos_bolt, gpht)
 """Asked in this order whether a checkpoint is theirs."""

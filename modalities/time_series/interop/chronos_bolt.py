@@ -1,5 +1,6 @@
 """Chronos-Bolt in the layout of chronos-forecasting (amazon/chronos-bolt-*) <-> ours: a T5 in transformers' names with two patch blocks."""
 
+import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
@@ -108,4 +109,4 @@ def _names(gated: bool) -> set[str]:
     """Every tensor name of the layout, with 0 for its numbers."""
     size = dict(patch_size=1, embed_dim=4, depth=1, decoder_depth=1, num_heads=1, head_dim=2, mlp_dim=4, prediction_length=1)
     model = skeleton(ChronosBolt, ChronosBoltConfig(**size, gated=gated), 0, "official")
-    return {theirs for name in model.state_dict() for theirs in names_in(name, gated)}
+    return {re.sub(r"\d+", "0", theirs) for name in model.state_dict() for theirs in names_in(name, gated)}

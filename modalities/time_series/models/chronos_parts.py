@@ -90,12 +90,6 @@ def left_padded(x: Tensor, multiple: int) -> Tensor:
     return F.pad(x, (-x.shape[-1] % multiple, 0))
 
 
-def pinball(prediction: Tensor, target: Tensor, levels: Tensor) -> Tensor:
-    """Twice the quantile loss per value: (B, Q, H) forecasts, (B, H) truth -> (B, Q, H)."""
-    error = target[:, None] - prediction
-    return 2 * (error * ((error <= 0).to(error.dtype) - levels[:, None])).abs()
-
-
 class ResidualBlock(nn.Module):
     """One hidden layer beside a linear shortcut."""
 

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 
 from modalities.common.model import Model
+from modalities.common.preprocess import Preprocess
+from modalities.time_series.preprocess import SeriesPreprocess
 from trainer.errors import ConfigError, DataError, shorten
 from trainer.objective import Batch
 
@@ -127,6 +129,14 @@ class Forecaster(Model):
             if key in batch:
                 _require_covariates(batch, key, length, horizon)
         return batch
+
+    def default_preprocess(self) -> Preprocess:
+        """Series as they are: every model scales inside."""
+        return SeriesPreprocess()
+
+    def input_in_words(self) -> str:
+        """What the network reads, for its card."""
+        return f"`series`: any number of channels in any unit, the last {self.context_length:,} points; NaN where a value is missing"
 
     def outputs(self, batch: Batch) -> dict[str, Tensor]:
         """Features, tokens, and the forecast of `direct_horizon` steps."""

@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
 from modalities.time_series.models.chronos_bolt import ChronosBolt
-from modalities.time_series.models.chronos_parts import pinball
+from modalities.time_series.objectives.forecasting import pinball
 from trainer.objective import Batch, Losses, Objective
 
 
@@ -28,9 +27,8 @@ class ChronosBoltLoss(Objective):
 
     def forward(self, batch: Batch) -> Losses:
         terms = self.model.loss_terms(batch)
-        said, target, observed = (x.flatten(0, 1) for x in (terms.quantiles.transpose(1, 2), terms.target, terms.observed))
-        levels = torch.tensor(terms.levels, device=said.device)
-        error = pinball(said, target.masked_fill(~observed, 0.0), levels) * observed[:, None]
+        target = terms.target.masked_fill(~terms.observed, 0.0)
+        error = 2 * pinball(terms.quantiles, target, terms.levels) * terms.observed[:, None]  # (B, Q, C, H)
         loss = error.mean(dim=1).sum(dim=-1).mean()
         return Losses(loss, {"pinball": loss.detach()})
 
