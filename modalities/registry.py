@@ -15,7 +15,7 @@ from typing import Any
 
 from trainer.errors import ConfigError, MissingDependencyError, UnknownNameError, did_you_mean, shorten
 
-MODALITIES = ("vision", "video", "time_series")
+MODALITIES = ("vision", "video", "time_series", "graph")
 """Packages under `modalities/` that offer models. Adding a modality adds its name here, nothing else."""
 
 

@@ -40,8 +40,15 @@ def draws_on_device(keys: Tensor, count: int) -> Tensor:
     Random numbers of an objective (masks, say) that do not depend on how a batch is shared among processes or cut
     into micro-batches. The stream differs from that of `draws`, which augmentation uses. Made where `keys` are.
     """
-    ids = torch.arange(1, count + 1, device=keys.device)
-    return _shift(_hash(_hash(~keys)[:, None] + ids), 40).float() * 2.0**-24  # 24 bits: what a float32 holds
+    return draws_at(keys[:, None], torch.arange(count, device=keys.device))
+
+
+def draws_at(keys: Tensor, places: Tensor) -> Tensor:
+    """The numbers at some `places` (int64, from 0) of the streams of `draws_on_device`: `draws_on_device(keys, n)` holds those at 0 to n - 1.
+
+    For batches whose samples need different amounts of them. `keys` and `places` are of one shape, or broadcast to it.
+    """
+    return _shift(_hash(_hash(~keys) + places + 1), 40).float() * 2.0**-24  # 24 bits: what a float32 holds
 
 
 def _hash(x: Any) -> Any:

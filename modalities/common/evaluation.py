@@ -201,7 +201,7 @@ def features(model: Model, source: Source) -> tuple[np.ndarray, np.ndarray]:
     vectors, labels = [], []
     for batch in ordered_batches(source, BATCH):
         vectors.append(model.embed(to_device(batch, model.device)).float().cpu().numpy())
-        labels.append(batch["label"].numpy())
+        labels.append(batch[source.label_key].numpy())
     return np.concatenate(vectors), np.concatenate(labels)
 
 

@@ -63,5 +63,6 @@ TYPES = {
     "paired-images": "modalities.vision.preprocess_paired:PairedPreprocess",
     "video": "modalities.video.preprocess:VideoPreprocess",
     "series": "modalities.time_series.preprocess:SeriesPreprocess",
+    "graph": "modalities.graph.preprocess:GraphPreprocess",
 }
 """Stored type -> class. Only these are ever built: a file cannot name code."""

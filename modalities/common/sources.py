@@ -51,6 +51,8 @@ class LabelledSource(ABC):
     """What makes the model's input of a raw sample: `transform`."""
     key: str
     """The batch entry that holds the input."""
+    label_key = "label"
+    """The batch entry that holds the labels."""
     classes: tuple[str, ...] = ()
     """Names of the classes; a label is an index into it. Empty without labels."""
     labels: Tensor | None = None

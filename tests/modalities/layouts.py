@@ -158,6 +158,7 @@ CASES = [
          "encoder complete 25/25; inputs complete 10/10; outputs complete 148/148", **SEVERAL),
     Case("MultiMAE, official fine-tuned", golden("vision/multimae_cls.safetensors"), "vision/multivit", "official",
          "encoder complete 25/25; inputs complete 3/3; norm of the pooled tokens complete 2/2; classification head complete 2/2", **SEVERAL),
+    Case("GraphMAE", golden("graph/graphmae_gin.safetensors"), "graph/graphmae", "official", "decoder complete 13/13; encoder complete 34/34", resized=(), telling="encoder_to_decoder"),
     Case("ViT, timm token", of_timm("token"), "vision/mae-vit", "timm", "encoder complete 30/30; classification head complete 2/2"),
     Case("SparK, ResNet", spark_golden("spark_resnet"), "vision/spark", "official", "encoder complete 102/102; decoder complete 104/104",
          resized=("backbone.conv1.weight",), telling="bn1"),
@@ -177,7 +178,7 @@ CASES = [
 ]  # fmt: skip
 """Every layout of every system."""
 
-OWN = {"video/internvideo-next-classifier", "vision/ssld", "vision/mae-segmenter", "vision/multivit-segmenter"}
+OWN = {"graph/classifier", "video/internvideo-next-classifier", "vision/ssld", "vision/mae-segmenter", "vision/multivit-segmenter"}
 """Systems of which nobody else has checkpoints that the zoo reads."""
 
 each = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

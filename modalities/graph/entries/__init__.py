@@ -1,0 +1,1 @@
+"""What the modality offers, as plain data: one module per system."""

@@ -1,0 +1,64 @@
+"""GraphMAE and the bare encoder, and their sizes."""
+
+from typing import Any
+
+from modalities.registry import ModelEntry, SystemEntry
+
+PAPER = "Hou, Liu, Cen, Dong, Yang, Wang, Tang: GraphMAE: Self-Supervised Masked Graph Autoencoders, 2022, arXiv 2205.10803"
+CITATION = """@inproceedings{hou2022graphmae,
+  title     = {{GraphMAE}: Self-Supervised Masked Graph Autoencoders},
+  author    = {Hou, Zhenyu and Liu, Xiao and Cen, Yukuo and Dong, Yuxiao and Yang, Hongxia and Wang, Chunjie and Tang, Jie},
+  booktitle = {Proceedings of the 28th ACM SIGKDD Conference on Knowledge Discovery and Data Mining},
+  year      = {2022}
+}"""
+SNIPPET = """batch = model.preprocess(["graph.npz"])  # files, or torch_geometric Data
+features = model.embed(batch)  # (1, {width})
+tokens = model.tokens(batch)  # one row for each node"""
+
+SYSTEMS = {
+    "graph/graphmae": SystemEntry(
+        target="modalities.graph.models.graphmae:GraphMAE",
+        title="masked graph auto-encoder",
+        what="A graph network that was trained, without labels, to give back the features of nodes that were hidden from it. What it made of the hidden nodes is "
+        "hidden once more before a small graph network decodes it, so that it has to come from their neighbours. The encoder is then used for features or fine-tuned.",
+        paper=PAPER,
+        citation=CITATION,
+        limits="Features are learned from the graphs of the training set only and carry their biases. It predicts node features: where nodes have none but "
+        "their degree, there is little to learn. Graphs with other node features need another model.",
+        pipeline_tag="graph-ml",
+        tags=("masked-graph-modeling", "graphmae", "gnn"),
+        picture="Graphs whose hidden nodes are coloured by the error of their reconstruction",
+        snippet=SNIPPET,
+        tasks={"classification": "graph/classifier"},
+    ),
+    "graph/classifier": SystemEntry(
+        target="modalities.graph.models.classifier:GraphClassifier",
+        title="graph classifier, fine-tuned from a pre-trained encoder",
+        what="A graph network with a linear head on the pooled embedding of its nodes (or on each node) that was trained on labelled graphs.",
+        paper=PAPER,
+        citation=CITATION,
+        limits="It knows only the classes that it was trained on and gives one of them for any graph. Its accuracy holds for graphs that look like its training set, "
+        "with the same node features.",
+        pipeline_tag="graph-ml",
+        tags=("gnn", "graph-classification"),
+        picture="Test graphs with their label and the prediction",
+        snippet='logits = model(model.preprocess(["graph.npz"]))  # (1, {classes})\nprint(logits.argmax(dim=1), model.config.class_names)',
+        headless={
+            "what": "A graph network without head, which gives features, or starts a fine-tuning.",
+            "limits": "Graphs with other node features need another model.",
+            "snippet": 'features = model.embed(model.preprocess(["graph.npz"]))  # (1, {width})',
+        },
+        tasks={"classification": "graph/classifier"},
+    ),
+}
+
+RECIPES = {f"graph/graphmae-{name}": f"modalities.graph.recipes.graphmae:graphmae_{name.replace('-', '_')}" for name in ("tiny-molecules",)}
+
+
+def _graphmae(size: str, parameters: int, summary: str, **fields: Any) -> ModelEntry:
+    return ModelEntry(f"graph/graphmae-{size}", "graph/graphmae", summary, parameters, fields)
+
+
+MODELS = [
+    _graphmae("tiny-molecules", 22_225, "GraphMAE of our own size for the built-in molecule-like graphs, GIN 2 x 64", in_dim=6, embed_dim=64, depth=2),
+]

@@ -1,0 +1,14 @@
+"""Recomputes what the golden files of graph models hold (`python -m tools.check_golden`), one module per system."""
+
+from torch import Tensor
+
+from modalities.common.golden import Golden, run_by
+from modalities.graph.golden import graphmae
+
+RUNNERS = {**graphmae.RUNNERS}
+"""What a golden file calls its model -> the function that recomputes its outputs and gradients, under the file's names."""
+
+
+def run(golden: Golden) -> dict[str, Tensor]:
+    """The outputs and gradients of a file, recomputed, under the file's names."""
+    return run_by(golden, RUNNERS)

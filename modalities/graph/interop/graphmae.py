@@ -1,0 +1,103 @@
+"""GraphMAE checkpoints of the official code <-> ours. The tensors have the same names; the network is told by them and by the config.
+
+The official code saves tensors alone, so what no tensor shows (heads of dot-product attention, the activation where it has no
+parameters) is taken from a config.json beside them, and else is what the published recipes use.
+"""
+
+import itertools
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from modalities.common.interop import converted, require_telling
+from modalities.common.stored import Description
+from trainer.errors import CheckpointError, shorten
+
+State = Mapping[str, Tensor]
+Fields = dict[str, Any]
+
+LISTS = {"gat_layers": "gat", "layers": "gin", "gcn_layers": "gcn"}
+"""Name of the list of layers -> kind of layer."""
+TOKEN, BRIDGE = "enc_mask_token", "encoder_to_decoder.weight"
+HEADS = 4
+"""Of the published networks with attention, most."""
+
+
+def recognise(keys: Iterable[str], config: Fields | None) -> str | None:
+    """The layout of a checkpoint by its tensor names, or None when it is not ours to read."""
+    keys = set(keys)
+    if config is not None and not isinstance(config, dict):
+        return None
+    known = sum((TOKEN in keys, BRIDGE in keys, any(k.startswith("decoder.") for k in keys), any(_list_of(k, "encoder.") for k in keys)))
+    return "official" if known >= 3 and any(_list_of(k, "encoder.") for k in keys) else None
+
+
+def describe(meta: State, config: Fields | None, layout: str, where: str, preprocessing: Any = None) -> Description:
+    """What a file holds, from the names and shapes of its tensors and what its config says. Raises CheckpointError."""
+    config = {name: value for name, value in (config or {}).items() if value is not None}
+    telling = {TOKEN: 2, BRIDGE: 2}
+    require_telling(meta, telling, {*telling}, layout, where)
+    kind, prefix = _kind(meta, "encoder.", config.get("encoder_type"), where)
+    depth = next(n for n in itertools.count(1) if not any(name.startswith(f"{prefix}.{n}.") for name in meta))
+    width = meta[BRIDGE].shape[0]
+    fields: Fields = {"encoder": kind, "in_dim": meta[TOKEN].shape[1], "embed_dim": width, "depth": depth, "concat_hidden": depth > 1 and meta[BRIDGE].shape[1] == depth * width}
+    fields["decoder"] = _decoder(meta, config.get("decoder_type"), where)
+    fields["num_heads"] = _heads(meta, f"{prefix}.0.", config) if kind in ("gat", "dotgat") else 1
+    fields["norm"] = _norm(meta, kind, prefix, config.get("norm"))
+    fields["activation"] = config.get("activation", "prelu")
+    fields["residual"] = bool(config.get("residual", any(".res_fc." in name for name in meta)))
+    fields["dropout"] = config.get("feat_drop", config.get("in_drop", 0.2))
+    fields["attn_dropout"] = config.get("attn_drop", 0.1) if kind in ("gat", "dotgat") else 0.0
+    fields["negative_slope"] = config.get("negative_slope", 0.2)
+    fields["pool"] = config.get("pooling", "mean")
+    return Description(layout, "graph/graphmae", fields, objective=_objective(config), preprocess={"in_dim": fields["in_dim"]})
+
+
+def from_layout(state: dict[str, Tensor], config: Fields | None, layout: str, where: str) -> tuple[str, Fields, Fields, dict[str, Tensor]]:
+    """(system, config fields, objective fields, state in our names) of tensors in a known layout. Raises CheckpointError."""
+    return converted(state, describe(state, config, layout, where), where)
+
+
+def _objective(config: Fields) -> Fields:
+    names = {"mask_rate": "mask_rate", "replace_rate": "replace_rate", "drop_edge_rate": "drop_edge_rate", "loss_fn": "loss", "alpha_l": "alpha"}
+    return {ours: config[theirs] for theirs, ours in names.items() if theirs in config}
+
+
+def _list_of(name: str, prefix: str) -> str | None:
+    """The list of layers that a tensor belongs to."""
+    head = name.removeprefix(prefix).partition(".")[0] if name.startswith(prefix) else ""
+    return head if head in LISTS else None
+
+
+def _kind(meta: State, prefix: str, said: str | None, where: str) -> tuple[str, str]:
+    """(kind of layer, name of the list of layers) of an encoder or decoder. Attention without vectors for the ends of edges is that of products."""
+    found = next((part for name in meta if (part := _list_of(name, prefix))), None)
+    if found is None:
+        raise CheckpointError(f"{where} holds no layers of a graph network under {prefix}*; expected {', '.join(f'{prefix}{name}.0.*' for name in LISTS)}.")
+    kind = LISTS[found]
+    if kind == "gat" and not any(".attn_l" in name or ".attn_r" in name for name in meta if name.startswith(prefix)):
+        kind = "dotgat"
+    if said is not None and said != kind:
+        raise CheckpointError(f"{where}: its config says that the {prefix.rstrip('.')} is {shorten(said)}, and its tensors are those of {kind!r}.")
+    return kind, f"{prefix}{found}"
+
+
+def _decoder(meta: State, said: str | None, where: str) -> str:
+    if "decoder.weight" in meta or "decoder.0.weight" in meta:
+        return "linear" if "decoder.weight" in meta else "mlp"
+    return _kind(meta, "decoder.", said, where)[0]
+
+
+def _heads(meta: State, layer: str, config: Fields) -> int:
+    """Heads of the encoder: told by the attention vectors; those of products show none."""
+    vector = meta.get(f"{layer}attn_l", meta.get(f"{layer}attn_r"))
+    return vector.shape[1] if vector is not None and vector.ndim == 3 else config.get("nhead", config.get("num_heads", HEADS))
+
+
+def _norm(meta: State, kind: str, prefix: str, said: str | None) -> str:
+    """The norm of the encoder's layers, told by its tensors."""
+    norms = [name for name in meta if name.startswith(f"{prefix}.0.") and (".norm." in name or ".norms." in name)]
+    if not norms:
+        return said or "none"
+    return "batchnorm" if any(name.endswith("running_mean") for name in norms) else said or "layernorm"

@@ -1,0 +1,1 @@
+"""Graph networks, one system per file."""

@@ -1,0 +1,1 @@
+"""What pre-training on graphs minimises, one objective per file."""

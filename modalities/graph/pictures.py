@@ -1,0 +1,88 @@
+"""Pictures of graphs: nodes coloured by a value (an error, a prediction), edges as lines, as PNG files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import networkx as nx
+import numpy as np
+import torch
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from torch_geometric.data import Data
+
+from modalities.graph.models.graphmae import GraphMAE
+from modalities.graph.objectives.graphmae import GraphMAEObjectiveConfig
+from modalities.graph.preprocess import collate
+from trainer.errors import DataError
+from trainer.files import explain
+from trainer.randomness import seeded
+
+LARGEST = 2000
+"""Nodes of a graph that is drawn."""
+UNKNOWN = (0.85, 0.85, 0.85, 1.0)
+"""Colour of nodes without a value."""
+
+
+def layout(graph: Data) -> np.ndarray:
+    """A place (x, y) in -1..1 for each node, (N, 2), the same each time. DataError for a graph too large to be drawn."""
+    if graph.num_nodes > LARGEST:
+        raise DataError(f"The graph has {graph.num_nodes:,} nodes; graphs of up to {LARGEST:,} are drawn. Draw a part of it.")
+    plain = nx.Graph()
+    plain.add_nodes_from(range(graph.num_nodes))
+    plain.add_edges_from((a, b) for a, b in graph.edge_index.T.tolist() if a != b)
+    near = graph.num_nodes <= 300
+    places = nx.kamada_kawai_layout(plain) if near and nx.is_connected(plain) else nx.spring_layout(plain, seed=0, iterations=80 if near else 30)
+    return np.array([places[node] for node in range(graph.num_nodes)], dtype=float).reshape(-1, 2)
+
+
+def draw_graphs(graphs: Sequence[Data], values: Sequence[np.ndarray], captions: Sequence[str], path: Path | str, title: str, scale: str = "") -> Path:
+    """A row or more of graphs whose nodes are coloured by `values` (N,), NaN grey. `scale` names the values; the colours span all graphs."""
+    columns = min(len(graphs), 4)
+    rows = -(-len(graphs) // columns)
+    figure = Figure(figsize=(3.2 * columns + 0.8, 3.4 * rows + 0.5), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    known = np.concatenate([v[np.isfinite(v)] for v in values])
+    norm = Normalize(float(known.min()) if len(known) else 0.0, float(known.max()) if len(known) else 1.0)
+    colours = colormaps["viridis"].with_extremes(bad=UNKNOWN)
+    for axis, graph, value, caption in zip(axes.flat, graphs, values, captions):
+        places = layout(graph)
+        ends = graph.edge_index[:, graph.edge_index[0] < graph.edge_index[1]].T.numpy()
+        axis.add_collection(LineCollection(places[ends], colors="0.6", linewidths=0.8, zorder=1))
+        size = float(np.clip(1500 / graph.num_nodes, 8, 90))
+        axis.scatter(*places.T, c=value, cmap=colours, norm=norm, s=size, zorder=2, edgecolors="0.3", linewidths=0.5, plotnonfinite=True)
+        axis.set_title(caption, fontsize=9)
+        axis.set_aspect("equal")
+    for axis in axes.flat:
+        axis.axis("off")
+    if scale:
+        figure.colorbar(ScalarMappable(norm, colours), ax=axes, label=scale, shrink=0.8)
+    figure.suptitle(title, fontsize=11)
+    return save(figure, path)
+
+
+def save(figure: Figure, path: Path | str) -> Path:
+    """Write a figure as PNG; CheckpointError when the disk does not take it."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        FigureCanvasAgg(figure).print_png(path)
+    except OSError as error:
+        raise explain(error, path) from error
+    return path
+
+
+def draw_errors(model: GraphMAE, config: GraphMAEObjectiveConfig, graphs: Sequence[Data], path: Path | str, title: str) -> Path:
+    """Graphs whose hidden nodes are coloured by how wrong their reconstruction is, always with the same nodes hidden; the others are grey."""
+    was_training = model.training
+    model.eval()
+    objective, found = config.build(model), []
+    for graph in graphs:
+        with seeded(0), torch.inference_mode():
+            found.append(objective.errors(collate([graph]).to(model.device)).float().cpu().numpy())
+    model.train(was_training)
+    captions = [f"{graph.num_nodes} nodes, error {np.nanmean(value):.2f}" for graph, value in zip(graphs, found)]
+    return draw_graphs(graphs, found, captions, path, title, "1 - cosine of predicted and true features")

@@ -1,0 +1,1 @@
+"""Named presets: the papers' recipes, and `tiny` ones that run in seconds."""

@@ -1,0 +1,82 @@
+"""What `zoo evaluate` and `zoo predict` do with graphs."""
+
+from pathlib import Path
+
+import torch
+from torch_geometric.data import Data
+
+from modalities.common.classification import described
+from modalities.common.evaluation import Frozen, FrozenFeatures, Judge, Row, results
+from modalities.common.model import Model
+from modalities.graph.data import LabelledGraphs
+from modalities.graph.evaluation import CLASSIFICATION, probed, reconstructed, supervised
+from modalities.graph.files import write_graph
+from modalities.graph.models.classifier import GraphClassifier
+from modalities.graph.models.encoder import GraphEncoder
+from modalities.graph.models.graphmae import GraphMAE
+from modalities.graph.objectives.graphmae import GraphMAEObjectiveConfig
+from modalities.graph.objectives.supervised import Supervised
+from modalities.graph.pictures import draw_errors
+from modalities.graph.sources import GraphSource
+from trainer.errors import ModelError
+
+
+def evaluate(model: Model, path: str, per_class: int | None = None) -> list[Row]:
+    """Results on labelled graphs: a classifier's accuracy and loss, else probe and 5-NN on frozen features and, of a masked auto-encoder, its loss.
+
+    `path` is a set of graphs as in the recipes, `per_class` limits the labelled training graphs.
+    """
+    train, test = _parts(model, path, per_class)
+    if isinstance(model, GraphClassifier):
+        return results(supervised(test, model.config.multi_label), Supervised(model))
+    if isinstance(model, GraphMAE):
+        objective = GraphMAEObjectiveConfig().build(model)
+        return results([probed(train, test), reconstructed(test, objective)], objective)
+    return results([probed(train, test)], Frozen(model))
+
+
+def judge(model: Model, path: str) -> Judge:
+    """What tells models like `model` apart on labelled graphs: a classifier's accuracy, else that of 5-NN on frozen features."""
+    train, test = _parts(model, path)
+    if isinstance(model, GraphClassifier):
+        return Judge(train, supervised(test, False)[0], "accuracy", Supervised)
+    return Judge(train, FrozenFeatures(train, test, CLASSIFICATION, kinds=("knn",)), "knn", Frozen)
+
+
+def _parts(model: Model, path: str, per_class: int | None = None) -> tuple[GraphSource, GraphSource]:
+    """Labelled graphs for training and for testing, as a model takes them."""
+    if not isinstance(model, GraphEncoder):
+        raise ModelError(f"zoo evaluate does not know what to measure on a {type(model).__name__}.")
+    data = LabelledGraphs(path, per_class=per_class)
+    if model.preprocess is None:
+        raise ModelError("This model has no preprocessor_config.json, so it cannot read graphs. Export it with its preprocessing.")
+    classes = model.config.class_names or None if isinstance(model, GraphClassifier) else None
+    return data.build_plain(model.preprocess, classes)
+
+
+def predict(model: Model, files: list[Path], to: Path | None) -> str:
+    """What the model says of graph files, as text. A masked auto-encoder draws them to `to`, hidden nodes coloured by their error."""
+    if model.preprocess is None:
+        raise ModelError("This model has no preprocessor_config.json, so it cannot read files. Export it with its preprocessing.")
+    batch = model.preprocess([str(f) for f in files])
+    if isinstance(model, GraphClassifier):
+        if model.config.level == "node":
+            raise ModelError("This classifier names nodes, not graphs; use it from Python: model(model.preprocess(graph)).")
+        with torch.inference_mode():
+            return described(model, model(batch), files)
+    if not isinstance(model, GraphMAE):
+        raise ModelError(f"zoo predict does not know what to show for a {type(model).__name__}.")
+    to = to or Path("reconstruction.png")
+    graphs = batch.to_data_list()[:8]
+    draw_errors(model, GraphMAEObjectiveConfig(), graphs, to, ", ".join(f.name for f in files[:3]))
+    return f"{len(graphs)} graph(s), half of the nodes hidden and coloured by how wrong their reconstruction is: {to}"
+
+
+def write_example(model: Model, folder: Path) -> list[str]:
+    """Write `graph.npz`, which the snippets of the cards read: a fixed graph with the node features that the model reads."""
+    nodes, width = 12, model.config.in_dim
+    ring = torch.arange(nodes)
+    edges = torch.stack([torch.cat([ring, ring[:4]]), torch.cat([ring.roll(-1), ring[:4] + 5])])
+    features = (torch.arange(nodes * width).reshape(nodes, width) * 7 % 11).float() / 10
+    graph = Data(edge_index=edges, x=features, node_type=ring * 5 % max(min(width, 7), 1))
+    return [str(write_graph(graph, folder / "graph.npz"))]
