@@ -5,6 +5,7 @@ parameters) is taken from a config.json beside them, and else is what the publis
 """
 
 import itertools
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -36,8 +37,8 @@ def recognise(keys: Iterable[str], config: Fields | None) -> str | None:
 def describe(meta: State, config: Fields | None, layout: str, where: str, preprocessing: Any = None) -> Description:
     """What a file holds, from the names and shapes of its tensors and what its config says. Raises CheckpointError."""
     config = {name: value for name, value in (config or {}).items() if value is not None}
-    telling = {TOKEN: 2, BRIDGE: 2}
-    require_telling(meta, telling, {*telling}, layout, where)
+    known = {re.sub(r"\d+", "0", name) for name in meta if name.startswith(("encoder.", "decoder.")) or name in (TOKEN, BRIDGE)}
+    require_telling(meta, {TOKEN: 2, BRIDGE: 2}, known, layout, where)
     kind, prefix = _kind(meta, "encoder.", config.get("encoder_type"), where)
     depth = next(n for n in itertools.count(1) if not any(name.startswith(f"{prefix}.{n}.") for name in meta))
     width = meta[BRIDGE].shape[0]
