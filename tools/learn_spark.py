@@ -7,18 +7,16 @@ learning rates, chosen on the test set in its favour. Prints a table of test acc
 
 import sys
 from pathlib import Path
-from statistics import mean, stdev
 
 import tyro
 
 from modalities.common.commandline import guarded
-from modalities.common.run import ModelRecipe, run
 from modalities.registry import find_recipe
 from modalities.vision.augment import FinetuneAugment
 from modalities.vision.data import LabelledImages
-from modalities.vision.finetune import FinetuneRecipe, digits_recipe
+from modalities.vision.finetune import digits_recipe
+from tools.learning import finished, measured, show
 from trainer.config import replace
-from trainer.files import read_json
 
 PRETRAINED, SAME, BEST = "fine-tuned, pre-trained by SparK", "the same network and settings from scratch", "from scratch, best learning rate"
 
@@ -38,7 +36,7 @@ def learn(
         rates: Learning rates for training from scratch, beside that of the fine-tuning.
     """
     recipe = replace(find_recipe("vision/spark-tiny"), {"train.steps": steps, "train.pictures": 1})
-    model = _finished(recipe, to / "pretrain")
+    model = finished(recipe, to / "pretrain")
     values: dict[str, list[float]] = {PRETRAINED: [], SAME: [], BEST: []}
     for seed in seeds:
         data = LabelledImages(
@@ -46,26 +44,12 @@ def learn(
         )
         tuned = replace(digits_recipe(str(model), data, seed), {"train.batch_size": 50, "train.steps": finetune_steps, "train.pictures": 0, "train.optim.lr": 2e-3})
         scratch = replace(tuned, {"scratch": True})
-        values[PRETRAINED].append(_accuracy(tuned, to / f"tuned-{seed}"))
-        values[SAME].append(_accuracy(scratch, to / f"scratch-{seed}"))
-        others = [_accuracy(replace(scratch, {"train.optim.lr": rate}), to / f"scratch-{seed}-{rate:g}") for rate in rates]
+        values[PRETRAINED].append(measured(tuned, to / f"tuned-{seed}"))
+        values[SAME].append(measured(scratch, to / f"scratch-{seed}"))
+        others = [measured(replace(scratch, {"train.optim.lr": rate}), to / f"scratch-{seed}-{rate:g}") for rate in rates]
         values[BEST].append(max([values[SAME][-1], *others]))
-    print(f"{per_class} labels per class, {finetune_steps} steps; test accuracy in %, mean and deviation over {len(seeds)} seeds")
-    for what, found in values.items():
-        spread = f" +- {stdev(found):.1f}" if len(found) > 1 else ""
-        print(f"{what:<45} {mean(found):5.1f}{spread:<8} ({', '.join(f'{value:.1f}' for value in found)})")
+    show(f"{per_class} labels per class, {finetune_steps} steps; test accuracy in %, mean and deviation over {len(seeds)} seeds", values)
     return values
-
-
-def _finished(recipe: ModelRecipe, folder: Path) -> Path:
-    """The export of a run, which is made or ended when it is not there."""
-    return folder / "export" if (folder / "record.json").exists() else run(recipe, folder, resume=(folder / "recipe.yaml").exists())
-
-
-def _accuracy(recipe: FinetuneRecipe, folder: Path) -> float:
-    """Test accuracy of a fine-tuning, in percent."""
-    _finished(recipe, folder)
-    return next(row["value"] for row in read_json(folder / "record.json")["evaluations"] if row["metric"] == "accuracy")
 
 
 def main() -> int:
