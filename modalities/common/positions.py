@@ -36,7 +36,8 @@ def sincos_table(dim: int, grid: Sequence[int], layout: Layout, prefix: int = 1)
 
     - "column-first" (MAE, ConvMAE, BM-MAE): the axes share the width equally, the LAST axis first. In 2-D:
       [sin column | cos column | sin row | cos row].
-    - "row-first" (MultiMAE): the same with the first axis first. Square grids only, as official code builds no others.
+    - "row-first" (MultiMAE): the same with the first axis first. For square grids that is the official table; for others the official code
+      mixes up rows and columns, and this one does not.
     - "interleaved" (VideoMAE): one coordinate, the flattened index; even channels sine, odd channels cosine.
     """
     n = len(grid)
@@ -51,8 +52,6 @@ def sincos_table(dim: int, grid: Sequence[int], layout: Layout, prefix: int = 1)
                 f"A {layout} table over {n} axes needs a width divisible by {2 * n}, found {dim}. "
                 f"Use {dim // (2 * n) * 2 * n or 2 * n} or {(dim // (2 * n) + 1) * 2 * n}."
             )
-        if layout == "row-first" and len(set(grid)) > 1:
-            raise ModelError(f"The row-first table (MultiMAE) is defined for square grids only, found {tuple(grid)}. Use column-first.")
         axes = torch.meshgrid(*(torch.arange(side) for side in grid), indexing="ij")
         ordered = axes if layout == "row-first" else axes[::-1]
         table = torch.cat([sincos_1d(dim // n, axis.flatten()) for axis in ordered], dim=1)  # (L, dim)

@@ -44,7 +44,7 @@ def _multimae(golden: Golden) -> dict[str, Tensor]:
     if "ids_keep" in golden.inputs:
         masking = Masking(golden.input("ids_keep").long(), golden.input("ids_restore").long(), golden.input("task_masks"))
     out = model(batch, masking)
-    objective = MultiMAEObjective(model, MultiMAEObjectiveConfig(num_encoded_tokens=1))
+    objective = MultiMAEObjective(model, MultiMAEObjectiveConfig(num_encoded_tokens=1, loss_on_unmasked=bool(golden.config.get("loss_on_unmasked"))))
     parts = objective.losses(out, batch)
     total = sum(parts.values())
     tables = {"encoder": c.embed_dim, "decoder": c.decoder_dim}

@@ -30,7 +30,7 @@ _ARGUMENTS = {
 }  # fmt: skip
 _DECODER_ARGUMENTS = {
     "decoder_dim": "decoder_dim", "decoder_depth": "decoder_depth", "decoder_num_heads": "decoder_num_heads", "decoder_mlp_ratio": "decoder_mlp_ratio",
-    "use_task_queries": "use_task_queries",
+    "use_task_queries": "use_task_queries", "use_xattn": "use_xattn",
 }  # fmt: skip
 """Arguments of the official code -> fields of our configs."""
 _OTHERS = (
@@ -186,14 +186,17 @@ def _decoders(shapes: _Shapes, config: Fields, encoder: Fields) -> Fields:
     """Fields of the decoders."""
     outputs = shapes.children("output_adapters.", OUTPUTS)
     first = f"output_adapters.{outputs[0]}"
-    width = shapes.of(f"{first}.query_norm.weight", 1)[0]
+    width = shapes.of(f"{first}.proj_context.bias", 1)[0]
+    looks = any(name.startswith(f"{first}.decoder.") for name in shapes.meta)
+    hidden = shapes.of(f"{first}.{'' if looks else 'decoder_transformer.0.'}mlp.fc1.bias", 1)[0]
     known = {domain for output in outputs for domain in shapes.children(f"output_adapters.{output}.task_embeddings.", INPUTS)}
     fields: Fields = {
         "out_domains": tuple(config.get("out_domains") or outputs),
         "context_domains": None if known == set(encoder["in_domains"]) else tuple(domain for domain in INPUTS if domain in known),
         "decoder_dim": width,
         "decoder_depth": max(shapes.count(f"output_adapters.{output}.decoder_transformer.") for output in outputs),
-        "decoder_mlp_ratio": ratio(shapes.of(f"{first}.mlp.fc1.bias", 1)[0], width),
+        "decoder_mlp_ratio": ratio(hidden, width),
+        "use_xattn": looks,
     }
     if "semseg" in outputs and "semseg_classes" not in encoder:  # predicted, but no input
         stride = config.get("semseg_stride", 4)

@@ -106,7 +106,7 @@ def require_domains(field: str, found: Sequence[str], known: Sequence[str]) -> N
 
 
 def position_map(width: int, grid: tuple[int, int]) -> nn.Parameter:
-    """The frozen sine-cosine table of MultiMAE, (1, width, h, w): rows first. A fresh one exists for square grids only (ModelError)."""
+    """The frozen sine-cosine table of MultiMAE, (1, width, h, w): rows first."""
     table = sincos_table(width, grid, "row-first", prefix=0)  # (1, L, width)
     return nn.Parameter(table.transpose(1, 2).unflatten(2, grid).contiguous(), requires_grad=False)
 

@@ -44,7 +44,7 @@ class MultiMAEConfig(MultiInputConfig):
     out_domains: tuple[str, ...] = OUTPUTS
     """What is predicted: rgb, depth, semseg, norm_rgb. It need not be an input."""
     context_domains: tuple[str, ...] | None = None
-    """Inputs that the decoders have a learned embedding for. Null: all inputs."""
+    """Inputs that the decoders have a learned embedding for, perhaps none. Null: all inputs."""
     decoder_dim: int = 256
     """Width of the decoders; a multiple of decoder_num_heads."""
     decoder_depth: int = 2
@@ -55,16 +55,20 @@ class MultiMAEConfig(MultiInputConfig):
     """Hidden width of a decoder's MLPs, relative to decoder_dim."""
     use_task_queries: bool = True
     """Ask for an output with the tokens of its own domain (hidden ones as mask tokens). False: with mask tokens only."""
+    use_xattn: bool = True
+    """Let the queries look at the visible tokens of all inputs. False: they go straight into the blocks of self-attention, and know of their own domain only."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_domains("out_domains", self.out_domains, OUTPUTS)
-        if self.context_domains is not None:
+        if self.context_domains:
             require_domains("context_domains", self.context_domains, INPUTS)
         self._require_positive("decoder_dim", "decoder_mlp_ratio")
         self._require_heads("decoder_dim", "decoder_num_heads")
         if self.decoder_depth < 0:
             raise ConfigError(f"decoder_depth must be at least 0, found {self.decoder_depth}.")
+        if not self.use_xattn and not self.decoder_depth:
+            raise ConfigError("use_xattn=False needs decoder_depth of at least 1: without either no patch would know of another.")
 
     def out_channels(self, output: str) -> int:
         """Channels of a predicted map; of semseg the logits of its classes."""
@@ -109,7 +113,7 @@ class SpatialOutput(nn.Module):
         super().__init__()
         width = config.decoder_dim
         self.domain, self.patch, self.channels = OWN[output], config.patch_of(OWN[output]), config.out_channels(output)
-        self.use_task_queries = config.use_task_queries
+        self.use_task_queries, self.use_xattn = config.use_task_queries, config.use_xattn
         known = config.in_domains if config.context_domains is None else config.context_domains
         self.task_embeddings = nn.ParameterDict({d: nn.Parameter(torch.zeros(1, 1, width)) for d in known})
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
@@ -117,10 +121,11 @@ class SpatialOutput(nn.Module):
             nn.init.trunc_normal_(token, std=0.02)
         self.pos_emb = position_map(width, config.grid)
         self.proj_context = init_linear(nn.Linear(config.embed_dim, width))
-        self.decoder = CrossAttention(width, config.decoder_num_heads)
-        self.query_norm, self.context_norm, self.out_norm = (nn.LayerNorm(width, eps=config.norm_eps) for _ in range(3))
-        self.mlp = Mlp(width, int(width * config.decoder_mlp_ratio))
-        init_linear(self.mlp.fc1), init_linear(self.mlp.fc2)
+        if config.use_xattn:
+            self.decoder = CrossAttention(width, config.decoder_num_heads)
+            self.query_norm, self.context_norm, self.out_norm = (nn.LayerNorm(width, eps=config.norm_eps) for _ in range(3))
+            self.mlp = Mlp(width, int(width * config.decoder_mlp_ratio))
+            init_linear(self.mlp.fc1), init_linear(self.mlp.fc2)
         heads, ratio = config.decoder_num_heads, config.decoder_mlp_ratio
         self.decoder_transformer = split_transformer(config, width, config.decoder_depth, heads, ratio) if config.decoder_depth else nn.Identity()
         self.out_proj = self.new_prediction(config)
@@ -137,10 +142,12 @@ class SpatialOutput(nn.Module):
         position = resized_map(self.pos_emb, grid, "bilinear").flatten(2).transpose(1, 2)  # (1, L, E)
         marks = [position + self.task_embeddings[d] if d in self.task_embeddings else position for d in domains]
         x = gather_tokens(torch.cat([visible, fill], dim=1), masking.ids_restore) + torch.cat(marks, dim=1)  # (B, N, E) in the order of the inputs
-        context = torch.cat([gather_tokens(x, masking.ids_keep), rest], dim=1)  # (B, K+G, E)
-        x = self.decoder(self.query_norm(self._queries(x, position, domains)), self.context_norm(context))  # no shortcut around this
-        x = self.decoder_transformer(x + self.mlp(self.out_norm(x)))
-        x = self.out_proj(x).unflatten(2, (self.channels, *self.patch)).unflatten(1, grid)  # (B, h, w, C, P, Q)
+        queries = self._queries(x, position, domains)  # (B, L, E)
+        if self.use_xattn:
+            context = torch.cat([gather_tokens(x, masking.ids_keep), rest], dim=1)  # (B, K+G, E)
+            queries = self.decoder(self.query_norm(queries), self.context_norm(context))  # no shortcut around this
+            queries = queries + self.mlp(self.out_norm(queries))
+        x = self.out_proj(self.decoder_transformer(queries)).unflatten(2, (self.channels, *self.patch)).unflatten(1, grid)  # (B, h, w, C, P, Q)
         return x.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
 
     def _queries(self, x: Tensor, position: Tensor, domains: tuple[str, ...]) -> Tensor:

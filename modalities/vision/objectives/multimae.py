@@ -33,6 +33,8 @@ class MultiMAEObjectiveConfig:
     """Concentration of the Dirichlet distribution that shares them among the inputs: below 1 mostly one input is seen, far above 1 all evenly."""
     sample_tasks_uniformly: bool = False
     """First choose a set of inputs (any but the empty one, all equally often), and share the visible patches among these alone."""
+    loss_on_unmasked: bool = False
+    """Let visible patches count in the losses, too."""
     norm_pix_eps: float = 1e-6
     """Added to a patch's variance before the root, for norm_rgb."""
     task_balancer: Literal["none", "uncertainty"] = "none"
@@ -108,7 +110,7 @@ class MultiMAEObjective(Objective):
             else:
                 wanted = self.normalised(target) if output == "norm_rgb" else target.float()
                 per_pixel = (prediction.float() - wanted).square().mean(dim=1)
-            found[output] = masked_mean(per_pixel, out.masks.get(OWN[output]))
+            found[output] = masked_mean(per_pixel, None if self.config.loss_on_unmasked else out.masks.get(OWN[output]))
         return found
 
     def normalised(self, image: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ def randomise(model, seed=0):
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, p in model.named_parameters():
-            scale = 0.3 if p.ndim < 2 else 1 / math.sqrt(p[0].numel()) if not name.endswith(("token", "embed", "embeddings")) else 0.5
+            scale = 0.3 if p.ndim < 2 else 1 / math.sqrt(max(p[0].numel(), 1)) if not name.endswith(("token", "embed", "embeddings")) else 0.5
             p.copy_(torch.randn(p.shape, generator=generator) * scale + (1.0 if p.ndim == 1 and "norm" in name and "weight" in name else 0.0))
     return model.eval()
 

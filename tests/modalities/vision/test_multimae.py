@@ -80,6 +80,7 @@ def write(path, network, inputs, outputs, config, name):
         {"in_domains": ("semseg",), "out_domains": ("rgb",), "num_global_tokens": 2},
         {"decoder_depth": 3, "mlp_ratio": 2.5, "decoder_mlp_ratio": 1.5, "in_chans": 1, "input_size": 32},
         {"use_task_queries": False, "context_domains": ("rgb",), "depth": 5},
+        {"use_xattn": False, "context_domains": (), "decoder_mlp_ratio": 2.0},
     ],
     ids=lambda changes: "-".join(changes),
 )
