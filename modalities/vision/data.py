@@ -23,7 +23,7 @@ from modalities.vision.images import as_picture, to_tensor
 from modalities.vision.paired import PairedArray, open_pairs
 from modalities.vision.preprocess import ImagePreprocess
 from modalities.vision.preprocess_paired import PairedPreprocess
-from modalities.vision.raw import open_raw
+from modalities.vision.raw_paired import open_raw
 from modalities.vision.sources import ImageArray, ImageSource
 from trainer.corrupt import SkipCorrupt, check_policy
 from trainer.errors import ConfigError, DataError, did_you_mean
@@ -199,6 +199,7 @@ def raw_parts(path: str, labelled: bool = True) -> dict[str, RawSamples]:
 
 def check_images(source: ImageSource, count: int = 16) -> None:
     """Read the first, the last and `count` random images, so that a bad folder is told about at once (DataError)."""
+    source.require_files()
     for index in some_of(source, count):
         source.check(index)
 

@@ -10,6 +10,7 @@ Maps are one-channel pictures of 8 or 16 bits, or .npy files (see `maps`).
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -39,6 +40,54 @@ ENDINGS = (*EXTENSIONS, ".npy")
 """Endings of files with maps."""
 
 
+@dataclass(frozen=True)
+class Beside:
+    """The maps of one domain that lie beside pictures."""
+
+    domain: str
+    place: str
+    """The folder or table that they are in, for errors."""
+    found: list[list[Path]]
+    """Of each picture: one file, where all is well."""
+
+    def file(self, index: int, picture: str) -> Path:
+        """The map of a picture, by the number of the picture and its name. DataError when it has none, or more than one."""
+        found = self.found[index]
+        if not found:
+            raise DataError(f"The picture {picture} has no {self.domain} in {self.place}. Add the map ({', '.join(ENDINGS)}), or leave the picture out.")
+        if len(found) > 1:
+            raise DataError(f"{self.place} has more than one {self.domain} for {picture}: {', '.join(path.name for path in found)}. Keep one.")
+        return found[0]
+
+    def take(self, indices: Sequence[int]) -> "Beside":
+        """The maps of these pictures."""
+        return replace(self, found=[self.found[i] for i in indices])
+
+
+def in_folder(files: Sequence[str], root: Path, domain: str) -> Beside:
+    """For each picture the maps at the same path below the folder of a domain, whatever their endings."""
+    folder = folder_of(root, domain)
+    there: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in ENDINGS and not path.name.startswith("."):
+            there.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
+    return Beside(domain, str(folder), [there.get(Path(file).with_suffix("").as_posix(), []) for file in files])
+
+
+def in_table(table: ImageFolder, path: str, domain: str) -> Beside:
+    """For each picture of a table the file that the column of a domain names."""
+    place = table.table.table.parent
+    cells = table.table.columns[domain]
+    return Beside(domain, f"{path}, column {domain}", [[place / local_copy(cell)] if isinstance(cell, str) and cell else [] for cell in cells])
+
+
+def domain_of(ending: str) -> str | None:
+    """The domain of a member of a tar by its ending: `jpg` is a picture, `depth.png` a depth map; None for anything else."""
+    first, _, last = ending.rpartition(".")
+    known = EXTENSIONS if not first else ENDINGS
+    return (first or "rgb") if (first or "rgb") in FOLDERS and f".{last}" in known else None
+
+
 def open_pairs(
     path: str | Path, preprocess: PairedPreprocess, labelled: bool = True, classes: Sequence[str] | None = None, columns: Sequence[str] = ()
 ) -> ImageSource:
@@ -59,16 +108,12 @@ def open_pairs(
         if lacking:
             names = ", ".join(("path", *found))
             raise DataError(f"{path} has no column {lacking[0]!r} with the files of the maps, only {names}.{did_you_mean(lacking[0], found)}")
-        place = table.table.table.parent
-        empty = next(((domain, row) for domain in wanted for row, file in enumerate(found[domain], 1) if not isinstance(file, str) or not file), None)
-        if empty is not None:
-            raise DataError(f"Row {empty[1]} of {path} names no file in its column {empty[0]!r}. Every picture needs one.")
-        return PairedFiles(table, {domain: [str(place / local_copy(file)) for file in found[domain]] for domain in wanted}, preprocess)
+        return PairedFiles(table, {domain: in_table(table, path, domain) for domain in wanted}, preprocess)
     root = Path(path)
-    place = _folder(root, "rgb")
+    place = folder_of(root, "rgb")
     pictures = ImageFolder(place, preprocess.image, labelled, classes)
     pictures.name = root.resolve().parent.name if root.name in PARTS else root.resolve().name
-    return PairedFiles(pictures, {domain: _partners(pictures.files, _folder(root, domain), domain) for domain in wanted}, preprocess, f"{place.name}/")
+    return PairedFiles(pictures, {domain: in_folder(pictures.files, root, domain) for domain in wanted}, preprocess, f"{place.name}/")
 
 
 class PairedSource(ImageSource):
@@ -83,7 +128,7 @@ class PairedSource(ImageSource):
 class PairedFiles(PairedSource):
     """Files: those of `pictures` and, for each other domain, one file for each of them."""
 
-    def __init__(self, pictures: ImageFolder, maps: dict[str, list[str]], preprocess: PairedPreprocess, inside: str = "") -> None:
+    def __init__(self, pictures: ImageFolder, maps: dict[str, Beside], preprocess: PairedPreprocess, inside: str = "") -> None:
         """`inside`: the folder of the pictures, as it stands before the names of samples."""
         self.pictures, self.maps, self.preprocess, self.inside = pictures, maps, preprocess, inside
         self.name, self.classes, self.labels = pictures.name, pictures.classes, pictures.labels
@@ -92,8 +137,17 @@ class PairedFiles(PairedSource):
         return len(self.pictures)
 
     def item(self, index: int) -> dict[str, Any]:
-        files = {"rgb": self.pictures.item(index), **{domain: files[index] for domain, files in self.maps.items()}}
+        files = {"rgb": self.pictures.item(index), **{domain: maps.file(index, self.pictures.files[index]) for domain, maps in self.maps.items()}}
         return {domain: files[STORED[domain]] for domain in self.preprocess.domains}
+
+    def require_files(self) -> None:
+        for domain, maps in self.maps.items():
+            lacking = sum(not found for found in maps.found)
+            try:
+                for index, file in enumerate(self.pictures.files):
+                    maps.file(index, file)
+            except DataError as error:
+                raise DataError(f"{error}" + (f" In all {lacking} of {len(self)} pictures have none: zoo data check lists them." if lacking else "")) from None
 
     def id(self, index: int) -> str:
         return self.inside + self.pictures.id(index)
@@ -102,7 +156,7 @@ class PairedFiles(PairedSource):
         part = copy.copy(self)
         part.pictures = self.pictures.take(indices)
         part.labels = part.pictures.labels
-        part.maps = {domain: [files[i] for i in indices] for domain, files in self.maps.items()}
+        part.maps = {domain: maps.take(indices) for domain, maps in self.maps.items()}
         return part
 
     def describe(self) -> dict[str, Any]:
@@ -116,9 +170,8 @@ class PairedShards(PairedSource, ImageShards):
         place = int(self.chosen[index])
         found: dict[str, Any] = {}
         for ending in self.shards.endings(place):
-            first, _, last = ending.rpartition(".")
-            domain = first or "rgb"
-            if domain in FOLDERS and f".{last}" in ENDINGS:
+            domain = domain_of(ending)
+            if domain is not None:
                 if domain in found:
                     raise DataError(f"{self.shards.where(place, ending)} is not the only {domain} of its sample. Expected one.")
                 found[domain] = Encoded(self.shards.read(place, (ending,))[ending], self.shards.where(place, ending))
@@ -180,7 +233,7 @@ def _tensor(found: Any) -> Tensor:
     return found if isinstance(found, Tensor) else to_tensor(found)
 
 
-def _folder(root: Path, domain: str) -> Path:
+def folder_of(root: Path, domain: str) -> Path:
     """The folder of a domain below `root`."""
     found = [root / name for name in FOLDERS[domain] if (root / name).is_dir()]
     if len(found) != 1:
@@ -193,22 +246,3 @@ def _folder(root: Path, domain: str) -> Path:
             f"its folders: {', '.join(there[:8]) or 'none'}. Expected {root}/rgb/... and, at the same path, {root}/{FOLDERS[domain][0]}/..."
         )
     return found[0]
-
-
-def _partners(files: Sequence[str], folder: Path, domain: str) -> list[str]:
-    """For each picture the map at the same path below `folder`, whatever its ending."""
-    there: dict[str, list[Path]] = {}
-    for path in folder.rglob("*"):
-        if path.suffix.lower() in ENDINGS and not path.name.startswith("."):
-            there.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
-    keys = [Path(file).with_suffix("").as_posix() for file in files]
-    lacking = [file for file, key in zip(files, keys) if key not in there]
-    if lacking:
-        raise DataError(
-            f"{len(lacking)} of {len(files)} pictures have no map in {folder}: {lacking[0]}, for one. Expected {folder / Path(lacking[0]).with_suffix('.png')} "
-            f"(or {', '.join(ENDINGS)}). Add the maps or take the pictures away."
-        )
-    double = next((key for key in keys if len(there[key]) > 1), None)
-    if double is not None:
-        raise DataError(f"{folder} has more than one {domain} for {double}: {', '.join(sorted(path.name for path in there[double]))}. Keep one.")
-    return [str(there[key][0]) for key in keys]

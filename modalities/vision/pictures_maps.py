@@ -41,13 +41,16 @@ def coloured_classes(ids: Tensor, size: tuple[int, int]) -> np.ndarray:
     return colours
 
 
-def coloured(domain: str, maps: Tensor, preprocess: ImagePreprocess, logits: bool = False) -> np.ndarray:
-    """Maps of a domain as the model reads them, or as it predicts them (classes as `logits`) -> uint8 (B, H, W, 3)."""
+def coloured(domain: str, maps: Tensor, preprocess: ImagePreprocess | None, logits: bool = False, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Maps of a domain as the model reads them, or as it predicts them (classes as `logits`) -> uint8 (B, H, W, 3).
+
+    Without `preprocess` pictures are in 0..1; classes are drawn at `size`, by default that of the preprocessing.
+    """
     if domain == "rgb":
         return to_pixels(maps, preprocess)
     if domain == "depth":
         return coloured_depth(maps)
-    return coloured_classes(maps.argmax(dim=1) if logits else maps, preprocess.size)
+    return coloured_classes(maps.argmax(dim=1) if logits else maps, size or preprocess.size)
 
 
 def picture_of(preprocess: ImagePreprocess | PairedPreprocess) -> ImagePreprocess:

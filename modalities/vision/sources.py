@@ -33,6 +33,9 @@ class ImageSource(LabelledSource):
         """Read a sample, without any transform. DataError when it is not as expected."""
         read_image(self.item(index), self.preprocess.channels)
 
+    def require_files(self) -> None:
+        """Raise DataError when a file that belongs to a sample is not there, as far as that is known without reading: here each sample is one file."""
+
 
 class ImageFolder(FolderSource, ImageSource):
     """Image files below a folder."""

@@ -89,9 +89,9 @@ def test_a_table_of_scenes(folder, tmp_path):
     with pytest.raises(DataError, match="no column 'depth' with the files of the maps, only path, dept, label.*Did you mean 'dept'"):
         (folder / "t.csv").write_text("path,dept,label\nrgb/a/0.jpg,depth/a/0.png,x\nrgb/b/0.jpg,depth/b/0.png,y\n")
         open_pairs(folder / "t.csv", P)
-    with pytest.raises(DataError, match="Row 2 .* names no file in its column 'semseg'"):
+    with pytest.raises(DataError, match="The picture rgb/b/0.jpg has no semseg in .*t.csv, column semseg"):
         (folder / "t.csv").write_text("path,depth,semseg,label\nrgb/a/0.jpg,depth/a/0.png,semseg/a/0.png,x\nrgb/b/0.jpg,depth/b/0.png,,y\n")
-        open_pairs(folder / "t.csv", P)
+        open_pairs(folder / "t.csv", P).require_files()
 
 
 def test_tars_of_scenes(folder, tmp_path):
@@ -186,12 +186,13 @@ def test_what_cannot_be_used_is_named_at_once(domain, content, words, folder):
 
 def test_missing_and_double_maps(folder):
     (folder / "depth" / "b" / "0.png").rename(folder / "depth" / "b" / "0.txt")
-    with pytest.raises(DataError, match=r"1 of 5 pictures have no map in .*depth: b/0.jpg, for one. Expected .*b/0.png"):
-        open_pairs(folder, P)
+    with pytest.raises(DataError, match=r"The picture b/0.jpg has no depth in .*/depth. Add the map .* In all 1 of 5 pictures have none"):
+        UnlabelledImages(str(folder)).build(P)
+    assert set(UnlabelledImages(str(folder), on_error="skip").build(P)[2]) == {"image", "depth", "semseg"}
     np.save(folder / "depth" / "b" / "1.npy", np.ones((24, 32)))
     (folder / "depth" / "b" / "0.txt").rename(folder / "depth" / "b" / "0.png")
-    with pytest.raises(DataError, match="more than one depth for b/1: 1.npy, 1.png"):
-        open_pairs(folder, P)
+    with pytest.raises(DataError, match="more than one depth for b/1.jpg: 1.npy, 1.png"):
+        open_pairs(folder, P).require_files()
     with pytest.raises(DataError, match=r"has no folder rgb or images with the pictures; its folders: a, b"):
         open_pairs(folder / "rgb", P)
     with pytest.raises(DataError, match="has no folder depth"):
