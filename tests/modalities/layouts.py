@@ -175,6 +175,8 @@ CASES = [
     Case("Chronos-Bolt, official", golden("time_series/chronos_bolt.safetensors"), "time_series/chronos-bolt", "official",
          "special tokens complete 1/1; patch embedding complete 6/6; encoder complete 14/14; decoder complete 15/15; forecast head complete 6/6",
          joined=2, resized=(), telling="encoder.final_layer_norm"),
+    Case("Time-MoE, official", golden("time_series/time_moe.safetensors"), "time_series/time-moe", "official",
+         "embedding complete 2/2; layers complete 31/31; heads complete 3/3", joined=6, resized=(), telling="model.norm"),
 ]  # fmt: skip
 """Every layout of every system."""
 
