@@ -1,13 +1,13 @@
-"""Whether POA's pre-training helps, for the whole network and for a part of it: `python -m tools.learn_poa`.
+"""Does POA's pre-training help, for the whole network and for parts of it? `python -m tools.learn_poa`
 
-Three seeds of the recipe vision/poa-tiny-digits on cluttered scenes of digits without labels; then, with 10 labels per class, each
-network is fine-tuned, and one of its size is trained from scratch with the same budget. Frozen features of both are probed as well.
-No result of it is published yet.
+For each seed `vision/poa-tiny-digits` is pre-trained on cluttered scenes of digits without labels. With a few labelled scenes of each digit
+the whole network and parts that are cut out of it are then fine-tuned, and networks of the same sizes are trained from scratch: with the
+very settings of the fine-tuning, and with other learning rates, of which the best is chosen on the test set, in its favour. Frozen
+features of both are probed as well. Prints a table of test accuracies.
 """
 
 import logging
 import sys
-import tempfile
 from pathlib import Path
 from statistics import mean
 
@@ -18,70 +18,78 @@ from modalities import registry
 from modalities.common import pretrained
 from modalities.common.commandline import guarded
 from modalities.common.evaluation import Frozen, percent
-from modalities.common.run import ModelRecipe, run
+from modalities.common.model import Model
 from modalities.vision.augment import FinetuneAugment
 from modalities.vision.data import LabelledImages
 from modalities.vision.evaluation import probed
 from modalities.vision.finetune import digits_recipe
+from tools.learning import finished, measured
 from trainer.config import replace
 from trainer.evaluation import measure
-from trainer.files import read_json
 
 RECIPE = "vision/poa-tiny-digits"
-PER_CLASS = 10
-Values = dict[str, list[float]]
+WHOLE = "whole"
+KINDS = {"probe": "linear probe, frozen features", "knn": "5-NN, frozen features"}
+PRETRAINED, SAME, BEST = "pre-trained", "from scratch (frozen: random weights)", "from scratch, best learning rate"
+
+Table = dict[str, dict[str, list[float]]]
+"""Network and measurement -> where its weights come from -> accuracy of each seed in percent."""
 
 
-def learn(seeds: tuple[int, ...] = (0, 1, 2), part: str = "32_2", steps: int | None = None, to: Path | None = None) -> dict[str, Values]:
-    """Pre-train, fine-tune and compare; prints a table of test accuracies in percent.
+def learn(
+    seeds: tuple[int, ...] = (0, 1, 2), to: Path = Path("runs/learn-poa"), parts: tuple[str, ...] = ("48_3", "32_2"), steps: int | None = None,
+    per_class: int = 10, rates: tuple[float, ...] = (1e-3, 6e-3),
+) -> Table:  # fmt: skip
+    """Run everything that is not yet done in the folder and print the table.
 
     Args:
-        seeds: Each decides everything of one run: weights, order, crops, the labelled images.
-        part: The size that is cut out, besides the whole network.
-        steps: Steps of pre-training. Default: as the recipe says.
-        to: Folder for the runs; what is finished there is not run again. Default: a temporary one.
+        seeds: Each decides everything of one run: weights, order, crops, the labelled scenes.
+        to: Folder for the runs; finished ones in it are used again.
+        parts: The sizes (width_depth) that are cut out, besides the whole network.
+        steps: Steps of the pre-training. Default: as the recipe says.
+        per_class: Labelled scenes per digit.
+        rates: Learning rates for training from scratch, beside that of the fine-tuning.
     """
     logging.getLogger("zoo").setLevel(logging.WARNING)
-    with tempfile.TemporaryDirectory() as scratch:
-        values: dict[str, Values] = {}
-        for seed in seeds:
-            _one(seed, part, steps, (to or Path(scratch)) / str(seed), values)
-        _show(values, seeds)
-    return values
+    table: Table = {}
+    for seed in seeds:
+        changes = {"train.seed": seed, "train.pictures": 1, **({"train.steps": steps} if steps else {})}
+        recipe, place = replace(registry.find_recipe(RECIPE), changes), to / str(seed)
+        export = finished(recipe, place / "pretrain")
+        augment = replace(FinetuneAugment.none(), {"shift": 2})
+        data = LabelledImages(recipe.data.path, recipe.data.scenes, per_class=per_class, subset_seed=seed, augment=augment)
+        for name in (WHOLE, *parts):
+            size = None if name == WHOLE else name
+            tuned = replace(digits_recipe(str(export), data, seed), {"size": size, "train.pictures": 0})
+            scratch = replace(tuned, {"scratch": True})
+            found = {PRETRAINED: measured(tuned, place / f"{name}-tuned"), SAME: measured(scratch, place / f"{name}-scratch")}
+            others = [measured(replace(scratch, {"train.optim.lr": rate}), place / f"{name}-scratch-{rate:g}") for rate in rates]
+            _note(table, f"{name}: fine-tuned", {**found, BEST: max([found[SAME], *others])})
+            model = pretrained.load(export).part(size)
+            torch.manual_seed(seed)
+            fresh = type(model)(model.config).eval()
+            values = {start: _probes(network, data, model) for start, network in ((PRETRAINED, model), (SAME, fresh))}
+            for kind, words in KINDS.items():
+                _note(table, f"{name}: {words}", {start: percent(shares[kind]) for start, shares in values.items()})
+    _show(table, per_class, seeds)
+    return table
 
 
-def _one(seed: int, part: str, steps: int | None, folder: Path, values: dict[str, Values]) -> None:
-    """One seed, its accuracies added to `values`."""
-    recipe = replace(registry.find_recipe(RECIPE), {"train.seed": seed, "train.pictures": 0, **({"train.steps": steps} if steps else {})})
-    export = _once(recipe, folder / "pretrain")
-    data = LabelledImages(recipe.data.path, recipe.data.scenes, per_class=PER_CLASS, subset_seed=seed, augment=replace(FinetuneAugment.none(), {"shift": 2}))
-    for name, size in (("whole", None), (part, part)):
-        model = pretrained.load(export).part(size)
-        torch.manual_seed(seed)
-        for start, network in (("pre-trained", model), ("random", type(model)(model.config).eval())):
-            found = measure([probed(*data.build_plain(model.preprocess))], Frozen(network))
-            for kind, share in found.items():
-                values.setdefault(f"{name}: {kind} on frozen features", {}).setdefault(start, []).append(percent(share))
-        for start in ("pre-trained", "random"):
-            tuned = replace(digits_recipe(str(export), data, seed, scratch=start == "random"), {"size": size, "train.pictures": 0})
-            place = folder / f"{name}-{start}"
-            _once(tuned, place)
-            rows = read_json(place / "record.json")["evaluations"]
-            values.setdefault(f"{name}: fine-tuned", {}).setdefault(start, []).append(next(row["value"] for row in rows if row["metric"] == "accuracy"))
+def _probes(network: Model, data: LabelledImages, like: Model) -> dict[str, float]:
+    """Shares of test scenes that probes of frozen features name, with the preprocessing of another network."""
+    return measure([probed(*data.build_plain(like.preprocess))], Frozen(network))
 
 
-def _once(recipe: ModelRecipe, place: Path) -> Path:
-    """Run a recipe in a folder, unless it is done there; a stopped run goes on."""
-    if (place / "record.json").exists() and (place / "export").is_dir():
-        return place / "export"
-    return run(recipe, place, resume=(place / "recipe.yaml").exists())
+def _note(table: Table, row: str, found: dict[str, float]) -> None:
+    for start, value in found.items():
+        table.setdefault(row, {}).setdefault(start, []).append(value)
 
 
-def _show(values: dict[str, Values], seeds: tuple[int, ...]) -> None:
-    print(f"| {PER_CLASS} labels per class, seeds {', '.join(map(str, seeds))} | pre-trained | from scratch, random |\n|---|---|---|")
-    for name, starts in values.items():
-        cells = [f"{mean(found):.1f} ({', '.join(f'{value:.1f}' for value in found)})" for found in starts.values()]
-        print(f"| {name} | {' | '.join(cells)} |")
+def _show(table: Table, per_class: int, seeds: tuple[int, ...]) -> None:
+    print(f"{per_class} labels per class, test accuracy in %: mean (seeds {', '.join(map(str, seeds))})\n\n| | {PRETRAINED} | {SAME} | {BEST} |\n|---|---|---|---|")
+    for name, starts in table.items():
+        cells = [f"{mean(values):.1f} ({', '.join(f'{value:.1f}' for value in values)})" for values in starts.values()]
+        print(f"| {name} | {' | '.join([*cells, ''] if len(cells) < 3 else cells)} |")
 
 
 if __name__ == "__main__":
