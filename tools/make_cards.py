@@ -16,7 +16,7 @@ from modalities.common.commandline import guarded
 from trainer.errors import CheckpointError
 from trainer.files import write_text
 from zoo.carding import architecture_card
-from zoo.cards import CARD, CURVES, PICTURE, TEMPLATE, blocks, card_of, pictures_in, read_origin
+from zoo.cards import CARD, PICTURES, TEMPLATE, blocks, card_of, pictures_in, read_origin
 from zoo.renewal import renew
 from zoo.showing import CARDS, card_path
 
@@ -50,7 +50,7 @@ def card_texts(name: str) -> dict[Path, str]:
             text = architecture_card(pretrained.create(name))
         return {path: renew(text, path.read_text(encoding="utf-8"), str(path), blocks())[0] if path.exists() else text}
     require_copy(name, folder)
-    pictures = {picture: folder / picture for picture in (PICTURE, CURVES) if (folder / picture).exists()}
+    pictures = {picture: folder / picture for picture in PICTURES if (folder / picture).exists()}
     text, _ = card_of(pretrained.load(name), read_origin(folder), name, pictures, [folder / CARD])
     return {folder / CARD: text, path: copied(text, folder)}
 

@@ -170,7 +170,7 @@ class TensorBoard(Callback):
     def picture(self, trainer: "Trainer", path: Path) -> None:
         """Show the picture file of this step."""
         if self.writer is not None:
-            self.writer.add_image("pictures", read_picture(path), trainer.step, dataformats="HWC")
+            self.writer.add_image(picture_tag(path), read_picture(path), trainer.step, dataformats="HWC")
 
     def close(self, trainer: "Trainer") -> None:
         if self.writer is not None:
@@ -180,11 +180,11 @@ class TensorBoard(Callback):
 class Pictures(Callback):
     """Calls `draw(objective, path, title)` at evenly spread steps and puts the result in `pictures/` and on the boards.
 
-    What to draw is the modality's business (reconstructions, spectrograms, forecasts).
+    What to draw is the modality's business (reconstructions, spectrograms, forecasts). The files are called by `name` and the step.
     """
 
-    def __init__(self, draw: Callable[[Objective, Path, str], None], *boards: PictureBoard) -> None:
-        self.draw, self.boards = draw, boards
+    def __init__(self, draw: Callable[[Objective, Path, str], None], *boards: PictureBoard, name: str = "step") -> None:
+        self.draw, self.boards, self.name = draw, boards, name
         self.drawn = 0
 
     def start(self, trainer: "Trainer") -> None:
@@ -202,7 +202,7 @@ class Pictures(Callback):
         self.drawn, objective = trainer.step, trainer.plain()
         if not trainer.processes.main:
             return
-        path = trainer.folder / "pictures" / f"step-{trainer.step:08d}.png"
+        path = trainer.folder / "pictures" / f"{self.name}-{trainer.step:08d}.png"
         unfinished = path.with_name(TEMPORARY + path.name)
         path.parent.mkdir(exist_ok=True)
         self.draw(objective, unfinished, f"step {trainer.step:,} of {trainer.steps:,}")
@@ -223,6 +223,12 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
             if isinstance(line, dict) and isinstance(line.get("step"), int) and 0 <= line["step"] < 2**63:
                 lines.append(line)
     return lines
+
+
+def picture_tag(path: Path) -> str:
+    """What boards call the picture files of one name: "pictures" for the main one of each step, "pictures/attention" for another."""
+    name = path.stem.partition("-")[0]
+    return "pictures" if name == "step" else f"pictures/{name}"
 
 
 def read_picture(path: Path) -> Any:

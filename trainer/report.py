@@ -199,7 +199,7 @@ class Run:
         files = [p for p in folder.iterdir() if p.suffix.lower() in TYPES and p.is_file()] if folder.is_dir() else []
         files = [p for p in sorted(files, key=lambda p: (_step(p), p.name), reverse=True) if p.stat().st_size]
         return [
-            (f"step {_step(p):,}" if _step(p) >= 0 else p.stem, _data_uri(p.read_bytes(), TYPES[p.suffix.lower()]))
+            (_caption(p), _data_uri(p.read_bytes(), TYPES[p.suffix.lower()]))
             for p in files[:PICTURES] if not p.name.startswith(".")
         ]  # fmt: skip
 
@@ -284,8 +284,14 @@ def _count_lines(path: Path) -> int:
 
 def _step(path: Path) -> int:
     """The step in the name of a picture, -1 when it has none."""
-    found = re.fullmatch(r"step-(\d{1,15})", path.stem)
+    found = re.fullmatch(r"[a-z]+-(\d{1,15})", path.stem)
     return int(found[1]) if found else -1
+
+
+def _caption(path: Path) -> str:
+    """What a picture is called in the report: "step 1,000", or "attention, step 1,000" for another than the main one of a step."""
+    name, step = path.stem.partition("-")[0], _step(path)
+    return path.stem if step < 0 else f"step {step:,}" if name == "step" else f"{name}, step {step:,}"
 
 
 def _data_uri(content: bytes, kind: str) -> str:

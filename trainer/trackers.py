@@ -15,7 +15,7 @@ from accelerate.utils import LoggerType
 
 from trainer.callback import Callback
 from trainer.errors import ConfigError, MissingDependencyError, TrainingError, did_you_mean
-from trainer.logs import finite, read_picture
+from trainer.logs import finite, picture_tag, read_picture
 
 if TYPE_CHECKING:
     from trainer.trainer import Trainer
@@ -71,7 +71,7 @@ class Trackers(Callback):
             if hasattr(tracker, "log_images"):
                 image = (read_picture(path) * 255).round().astype("uint8")
                 layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
-                tracker.log_images({"pictures": image if tracker.name in ONE_PICTURE else image[None]}, step=trainer.step, **layout)
+                tracker.log_images({picture_tag(path): image if tracker.name in ONE_PICTURE else image[None]}, step=trainer.step, **layout)
 
         self._send(show)
 

@@ -12,7 +12,7 @@ from modalities.common.stored import CONFIG, ORIGIN
 from trainer.config import dump_yaml, leaves, to_dict
 from trainer.errors import CheckpointError, ConfigError, did_you_mean
 from trainer.files import read_json, write_bytes, write_json, write_text
-from zoo.cards import CARD, CURVES, LICENCE, PICTURE, card_of, read_origin, render, usage, with_results, write_card
+from zoo.cards import CARD, LICENCE, PICTURES, card_of, read_origin, render, usage, with_results, write_card
 from zoo.showing import card_path
 
 
@@ -43,7 +43,7 @@ def card(source: tyro.conf.Positional[str], /, results: Path | None = None) -> N
                 raise CheckpointError(f"{folder} has no {ORIGIN}, so results cannot be added to what it says.")
             origin = {**origin, "record": with_results(origin["record"], results)}
         model = pretrained.load(folder)
-        pictures = {name: folder / name for name in (PICTURE, CURVES) if (folder / name).is_file()}
+        pictures = {name: folder / name for name in PICTURES if (folder / name).is_file()}
         text, files = card_of(model, origin, pictures=pictures, renews=[folder / CARD])
     elif (folder / "record.json").exists() and (folder / "export").is_dir():
         place, record = folder / "export", read_json(folder / "record.json")

@@ -12,7 +12,7 @@ from modalities.common.model import Model
 from modalities.common.stored import CONFIG, require_place
 from trainer.errors import CheckpointError, ConfigError
 from trainer.files import atomic_folder, carry_over, read_json, sha256_of
-from zoo.cards import CARD, CURVES, FOLDER, LOADS, PICTURE, Files, card_of, check_card, pictures_in, read_origin, write_card
+from zoo.cards import CARD, FOLDER, LOADS, PICTURES, Files, card_of, check_card, pictures_in, read_origin, write_card
 from zoo.rehearsal import fingerprint, rehearse
 from zoo.uploading import REPLACED, check_repository, fetch_card, upload
 
@@ -95,7 +95,7 @@ def _gather(source: Path, where: str, cards: list[Path]) -> tuple[Model, str, Fi
     if (source / CONFIG).exists() and (source / CARD).exists():
         model, origin = pretrained.load(source), read_origin(source)
         if origin is not None:
-            pictures = {name: source / name for name in (PICTURE, CURVES) if (source / name).is_file()}
+            pictures = {name: source / name for name in PICTURES if (source / name).is_file()}
             card, files = card_of(model, origin, where, pictures, [*cards, source / CARD])
         else:
             card = LOADS.sub(lambda _: where, (source / CARD).read_text(encoding="utf-8"))

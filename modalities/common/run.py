@@ -80,6 +80,10 @@ class ModelRecipe(Recipe):
         """What draws the state of training, or None."""
         return None
 
+    def views(self, objective: Objective, source: Source) -> dict[str, Draw]:
+        """What draws more sheets of the state of training, by their names (letters only)."""
+        return {}
+
     def evaluators(self, source: Source, objective: Objective) -> list[ReportedEvaluator]:
         """What is measured at the end of the run and, with `train.evaluate`, inside it. `source` and `objective` are what `build` gave."""
         return []
@@ -112,8 +116,9 @@ def run(
         boards.append(Trackers(recipe.train.trackers, leaves(recipe)))
     callbacks = [MetricsFile(), Sessions({"command": command(), "versions": versions()}), *boards, ProgressBar()]
     draw = recipe.draw(objective, source)
-    if draw is not None and recipe.train.pictures:
-        callbacks.append(Pictures(draw, *boards))
+    if recipe.train.pictures:
+        drawn = ({"step": draw} if draw is not None else {}) | recipe.views(objective, source)
+        callbacks += [Pictures(each, *boards, name=name) for name, each in drawn.items()]
     if recipe.train.evaluate.every is not None:
         callbacks.append(Evaluate(evaluators, recipe.train.evaluate))
     if recipe.train.profile is not None:

@@ -20,6 +20,7 @@ from modalities.common import pretrained
 from modalities.common.evaluation import ReportedEvaluator
 from modalities.common.run import Draw, ModelRecipe
 from modalities.common.sheets import spread
+from modalities.common.vit import ViTEncoder
 from modalities.vision.augment import FinetuneAugment
 from modalities.vision.data import BUILT_IN, ImageSource, LabelledImages
 from modalities.vision.evaluation import findings, supervised
@@ -27,6 +28,7 @@ from modalities.vision.models.convnet import ConvNetConfig
 from modalities.vision.models.mae import MAEConfig
 from modalities.vision.objectives.classification import Classification, ClassificationConfig, MultiLabel
 from modalities.vision.pictures import contact_sheet
+from modalities.vision.views import encoder_views
 from modalities.vision.pictures_maps import first_in_colour
 from modalities.vision.segment import SegmentationRecipe, segmentation_recipe
 from modalities.vision.starting import starting_encoder
@@ -123,6 +125,10 @@ class FinetuneRecipe(ModelRecipe):
             contact_sheet(first_in_colour(shown, preprocess), names, path, f"{title}: label → prediction")
 
         return draw
+
+    def views(self, objective: Classification | MultiLabel, source: ImageSource) -> dict[str, Draw]:
+        """Of a vision transformer: what it looks at, and which images have features alike."""
+        return encoder_views(source, self.train.seed) if isinstance(objective.model, ViTEncoder) else {}
 
 
 def default_recipe(model: str, head: str = "linear", data: str = "", preset: str = PRESETS[0], task: str = TASKS[0]) -> FinetuneRecipe | SegmentationRecipe:

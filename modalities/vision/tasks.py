@@ -33,8 +33,8 @@ from modalities.vision.pictures import neighbour_sheet
 from modalities.vision.pictures_maps import cross_sheet, segmentation_sheet
 from modalities.vision.preprocess_paired import PairedPreprocess
 from modalities.vision.recipes.mae import draw_reconstructions
-from modalities.vision.recipes.poa import draw_attention
 from modalities.vision.sources import ImageSource
+from modalities.vision.views import draw_attention, most_alike
 from trainer.errors import DataError, ModelError
 from trainer.objective import Batch, Objective
 from trainer.randomness import seeded
@@ -92,8 +92,7 @@ def draw_neighbours(model: Model, path: str, to: Path, per_class: int | None = N
     asked = test.take(spread(len(test), queries))
     with torch.inference_mode():
         (known, classes), (wanted, labels) = features(model, train), features(model, asked)
-    known, wanted = (torch.nn.functional.normalize(torch.from_numpy(vectors), dim=1) for vectors in (known, wanted))
-    cosine, nearest = (wanted @ known.T).topk(min(neighbours, len(train)), dim=1)
+    cosine, nearest = most_alike(torch.from_numpy(known), torch.from_numpy(wanted), min(neighbours, len(train)))
     back = train.preprocess.denormalise
     pictures = torch.stack([back(torch.stack([train[i]["image"] for i in row])) for row in nearest.tolist()])
     found = [[f"{train.classes[classes[i]]}, {value:.2f}" for i, value in zip(row, values)] for row, values in zip(nearest.tolist(), cosine.tolist())]

@@ -67,12 +67,12 @@ RECIPES = {
 }
 
 _TINY = dict(
-    embed_dim=64, depth=4, head_dim=16, min_embed_dim=32, min_depth=2, layer_scale=None, init_std=0.1, prototypes=(128, 256), head_hidden_dim=128, head_bottleneck_dim=32
+    embed_dim=64, depth=4, head_dim=16, min_embed_dim=32, min_depth=2, layer_scale=None, init_std=0.1, prototypes=(32, 64), head_hidden_dim=128, head_bottleneck_dim=32
 )  # fmt: skip
 
 MODELS = [
-    ModelEntry("vision/poa-tiny", "vision/poa", "POA of our own size for tests, 32 x 32 RGB, widths 32 to 64, depths 2 to 4; not shown to learn", 278_080, {"input_size": (32, 32), "patch_size": (4, 4), **_TINY}),
-    ModelEntry("vision/poa-tiny-digits", "vision/poa", "poa-tiny for 20 x 20 grey, the built-in digits; not shown to learn", 273_536, {"input_size": (20, 20), "patch_size": (5, 5), "in_chans": 1, **_TINY}),
+    ModelEntry("vision/poa-tiny", "vision/poa", "POA of our own size for tests, 32 x 32 RGB, widths 32 to 64, depths 2 to 4", 268_576, {"input_size": (32, 32), "patch_size": (4, 4), **_TINY}),
+    ModelEntry("vision/poa-tiny-digits", "vision/poa", "poa-tiny for 20 x 20 grey, the built-in digits", 264_032, {"input_size": (20, 20), "patch_size": (5, 5), "in_chans": 1, **_TINY}),
     ModelEntry(
         "vision/poa-large", "vision/poa", "POA at 224, patches of 16: ViT-L down to ViT-S, 143 sizes, with its heads", 362_212_352,
         official=("The teacher of a training run of github.com/alipay/POA: `zoo convert teacher_checkpoint.pth --from official --to FOLDER`.",),

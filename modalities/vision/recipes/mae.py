@@ -22,6 +22,7 @@ from modalities.vision.objectives.mae import MAEObjectiveConfig
 from modalities.vision.pictures import reconstruction_sheet
 from modalities.vision.preprocess import ImagePreprocess
 from modalities.vision.preprocess_paired import PairedPreprocess
+from modalities.vision.views import encoder_views
 from trainer.config import replace
 from trainer.optim import OptimConfig
 from trainer.randomness import seeded
@@ -79,6 +80,10 @@ class MAERecipe(ModelRecipe):
             draw_reconstructions(objective, images, noise, path, title)
 
         return draw
+
+    def views(self, objective: MaskedReconstruction, source: ImageSource) -> dict[str, Draw]:
+        """What the encoder looks at, and which images have features alike."""
+        return encoder_views(source, self.train.seed) if isinstance(objective.export(), MAE) else {}
 
 
 def draw_reconstructions(
