@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 
 from trainer.errors import CheckpointError
-from trainer.logs import MetricsFile, Pictures, ProgressBar, Sessions, TensorBoard, clock, facts, read_lines
+from trainer.logs import MetricsFile, Pictures, ProgressBar, Sessions, TensorBoard, clock, facts, picture_tag, read_lines
 from trainer.plan import Even
 
 METRICS = {"loss": 0.5, "samples_per_second": 1234.5, "data_wait": 0.12, "lr": 3e-4, "grad_norm": 2.0}
@@ -167,6 +167,16 @@ def test_pictures_go_to_their_folder_and_to_every_board(tmp_path):
     pictures.start(trainer)
     pictures.end_of_phase(trainer)
     assert len(shown) == 4 and sorted(p.name for p in (tmp_path / "pictures").iterdir()) == ["step-00000015.png", "step-00000020.png"]
+
+
+def test_pictures_of_another_kind_have_their_own_files_and_tag(tmp_path):
+    def draw(objective, path, title):
+        matplotlib.image.imsave(path, np.zeros((4, 6, 3)))
+
+    drive(Pictures(draw, name="attention"), trainer_at(tmp_path), 20)
+    (path,) = (tmp_path / "pictures").iterdir()
+    assert path.name == "attention-00000015.png"
+    assert picture_tag(path) == "pictures/attention" and picture_tag(tmp_path / "step-00000015.png") == "pictures"
 
 
 def test_a_full_disk_is_named(tmp_path, full_disk):

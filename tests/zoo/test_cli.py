@@ -54,7 +54,10 @@ def test_run_folder(pretrained_run):
     assert names == {
         "recipe.yaml", "metrics.jsonl", "sessions.jsonl", "tensorboard", "pictures", "checkpoints", "record.json", "export", "report.html", "curves.png",
     }  # fmt: skip
-    assert {p.name for p in (pretrained_run / "export").iterdir()} == {"model.safetensors", "config.json", "preprocessor_config.json", "origin.json", "README.md", "picture.png"}
+    drawn = {"picture.png", "attention.png", "neighbours.png"}
+    assert {p.name for p in (pretrained_run / "export").iterdir()} == {"model.safetensors", "config.json", "preprocessor_config.json", "origin.json", "README.md"} | drawn
+    assert all(f"]({name})" in (pretrained_run / "export" / "README.md").read_text() for name in drawn)
+    assert all(f"{name}, step 6" in (pretrained_run / "report.html").read_text() for name in ("attention", "neighbours"))
     assert [line["step"] for line in read_lines(pretrained_run / "metrics.jsonl")] == [2, 4, 6]
     record = json.loads((pretrained_run / "record.json").read_text())
     assert record["steps"] == 6 and record["samples"] == 20 and record["data"]["samples"] == 20

@@ -213,7 +213,7 @@ def test_a_run_from_data_to_a_part_and_on(tmp_path):
 
     data = pictures(tmp_path / "data")
     export = run(recipe(data, **{"train.pictures": 1}), tmp_path / "run")
-    assert (tmp_path / "run" / "pictures" / "step-00000008.png").exists()
+    assert {p.name for p in (tmp_path / "run" / "pictures").iterdir()} == {"attention-00000008.png", "neighbours-00000008.png"}
     model = zoo.from_pretrained(export)
     assert isinstance(model, POA) and model.name == "vision/poa-tiny"
     part = zoo.from_pretrained(tmp_path / "run", size="8_2")
