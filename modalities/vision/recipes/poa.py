@@ -113,7 +113,7 @@ def poa_tiny_digits() -> POARecipe:
         data=MultiCropImages("digits-cluttered", augment=crops),
         train=TrainConfig(
             batch_size=64,
-            steps=1200,
+            steps=800,
             log_every=20,
             optim=OptimConfig(lr=5e-3, betas=(0.9, 0.999), weight_decay=0.04, clip_norm=10.0),
             schedule=ScheduleConfig(warmup=0.1, floor=0.01),
