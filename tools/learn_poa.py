@@ -2,14 +2,13 @@
 
 For each seed `vision/poa-tiny-digits` is pre-trained on cluttered scenes of digits without labels. With a few labelled scenes of each digit
 the whole network and parts that are cut out of it are then fine-tuned, and networks of the same sizes are trained from scratch: with the
-very settings of the fine-tuning, and with other learning rates, of which the best is chosen on the test set, in its favour. Frozen
+very settings of the fine-tuning, and with another learning rate, of which the better is chosen on the test set, in its favour. Frozen
 features of both are probed as well. Prints a table of test accuracies.
 """
 
 import logging
 import sys
 from pathlib import Path
-from statistics import mean
 
 import torch
 import tyro
@@ -18,28 +17,24 @@ from modalities import registry
 from modalities.common import pretrained
 from modalities.common.commandline import guarded
 from modalities.common.evaluation import Frozen, percent
-from modalities.common.model import Model
 from modalities.vision.augment import FinetuneAugment
 from modalities.vision.data import LabelledImages
 from modalities.vision.evaluation import probed
 from modalities.vision.finetune import digits_recipe
-from tools.learning import finished, measured
+from tools.learning import finished, measured, show
 from trainer.config import replace
 from trainer.evaluation import measure
 
 RECIPE = "vision/poa-tiny-digits"
 WHOLE = "whole"
-KINDS = {"probe": "linear probe, frozen features", "knn": "5-NN, frozen features"}
-PRETRAINED, SAME, BEST = "pre-trained", "from scratch (frozen: random weights)", "from scratch, best learning rate"
-
-Table = dict[str, dict[str, list[float]]]
-"""Network and measurement -> where its weights come from -> accuracy of each seed in percent."""
+PRETRAINED, SAME, BEST = "pre-trained", "from scratch, same settings", "from scratch, best learning rate"
+KINDS = {"probe": "linear probe of frozen features", "knn": "5-NN of frozen features"}
 
 
 def learn(
     seeds: tuple[int, ...] = (0, 1, 2), to: Path = Path("runs/learn-poa"), parts: tuple[str, ...] = ("48_3", "32_2"), steps: int | None = None,
-    per_class: int = 10, rates: tuple[float, ...] = (1e-3, 6e-3),
-) -> Table:  # fmt: skip
+    per_class: int = 10, rates: tuple[float, ...] = (1e-3,),
+) -> dict[str, list[float]]:  # fmt: skip
     """Run everything that is not yet done in the folder and print the table.
 
     Args:
@@ -51,7 +46,7 @@ def learn(
         rates: Learning rates for training from scratch, beside that of the fine-tuning.
     """
     logging.getLogger("zoo").setLevel(logging.WARNING)
-    table: Table = {}
+    rows: dict[str, list[float]] = {}
     for seed in seeds:
         changes = {"train.seed": seed, "train.pictures": 1, **({"train.steps": steps} if steps else {})}
         recipe, place = replace(registry.find_recipe(RECIPE), changes), to / str(seed)
@@ -62,34 +57,19 @@ def learn(
             size = None if name == WHOLE else name
             tuned = replace(digits_recipe(str(export), data, seed), {"size": size, "train.pictures": 0})
             scratch = replace(tuned, {"scratch": True})
-            found = {PRETRAINED: measured(tuned, place / f"{name}-tuned"), SAME: measured(scratch, place / f"{name}-scratch")}
+            same = measured(scratch, place / f"{name}-scratch")
             others = [measured(replace(scratch, {"train.optim.lr": rate}), place / f"{name}-scratch-{rate:g}") for rate in rates]
-            _note(table, f"{name}: fine-tuned", {**found, BEST: max([found[SAME], *others])})
+            found = {f"fine-tuned, {PRETRAINED}": measured(tuned, place / f"{name}-tuned"), SAME: same, BEST: max([same, *others])}
             model = pretrained.load(export).part(size)
             torch.manual_seed(seed)
             fresh = type(model)(model.config).eval()
-            values = {start: _probes(network, data, model) for start, network in ((PRETRAINED, model), (SAME, fresh))}
-            for kind, words in KINDS.items():
-                _note(table, f"{name}: {words}", {start: percent(shares[kind]) for start, shares in values.items()})
-    _show(table, per_class, seeds)
-    return table
-
-
-def _probes(network: Model, data: LabelledImages, like: Model) -> dict[str, float]:
-    """Shares of test scenes that probes of frozen features name, with the preprocessing of another network."""
-    return measure([probed(*data.build_plain(like.preprocess))], Frozen(network))
-
-
-def _note(table: Table, row: str, found: dict[str, float]) -> None:
-    for start, value in found.items():
-        table.setdefault(row, {}).setdefault(start, []).append(value)
-
-
-def _show(table: Table, per_class: int, seeds: tuple[int, ...]) -> None:
-    print(f"{per_class} labels per class, test accuracy in %: mean (seeds {', '.join(map(str, seeds))})\n\n| | {PRETRAINED} | {SAME} | {BEST} |\n|---|---|---|---|")
-    for name, starts in table.items():
-        cells = [f"{mean(values):.1f} ({', '.join(f'{value:.1f}' for value in values)})" for values in starts.values()]
-        print(f"| {name} | {' | '.join([*cells, ''] if len(cells) < 3 else cells)} |")
+            for start, network in ((PRETRAINED, model), ("random weights", fresh)):
+                shares = measure([probed(*data.build_plain(model.preprocess))], Frozen(network))
+                found |= {f"{words}, {start}": percent(shares[kind]) for kind, words in KINDS.items()}
+            for what, value in found.items():
+                rows.setdefault(f"{name}: {what}", []).append(value)
+    show(f"{per_class} labels per class; test accuracy in %, mean and deviation over {len(seeds)} seeds", rows)
+    return rows
 
 
 if __name__ == "__main__":
