@@ -5,7 +5,7 @@ A module offers `recognise(keys, config) -> layout or None` and `describe(meta, 
 
 from types import ModuleType
 
-from modalities.time_series.interop import chronos_bolt, gpht, time_moe
+from modalities.time_series.interop import chronos_bolt, gpht, time_moe, ttm
 
-MODULES: tuple[ModuleType, ...] = (chronos_bolt, gpht, time_moe)
+MODULES: tuple[ModuleType, ...] = (chronos_bolt, gpht, time_moe, ttm)
 """Asked in this order whether a checkpoint is theirs."""

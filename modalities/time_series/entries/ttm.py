@@ -1,0 +1,47 @@
+"""TTM and its sizes."""
+
+from modalities.registry import ModelEntry, SystemEntry
+
+PAPER = "Ekambaram, Jati, Dayama, Mukherjee, Nguyen, Gifford, Reddy, Kalagnanam: Tiny Time Mixers (TTMs): Fast Pre-trained Models for Enhanced Zero/Few-Shot Forecasting of Multivariate Time Series, 2024, arXiv 2401.03955"
+CITATION = """@inproceedings{ekambaram2024ttm,
+  title     = {Tiny Time Mixers ({TTMs}): Fast Pre-trained Models for Enhanced Zero/Few-Shot Forecasting of Multivariate Time Series},
+  author    = {Ekambaram, Vijay and Jati, Arindam and Dayama, Pankaj and Mukherjee, Sumanta and Nguyen, Nam H. and Gifford, Wesley M. and Reddy, Chandra and Kalagnanam, Jayant},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year      = {2024}
+}"""
+
+SYSTEMS = {
+    "time_series/ttm": SystemEntry(
+        target="modalities.time_series.models.ttm:TTM",
+        title="forecasting model of tiny time mixers",
+        what="A network without attention that reads the past of a series in patches and forecasts the next steps at once. Small MLPs mix the patches and the features of "
+        "each patch, at several patch lengths, and a decoder may mix channels and read covariates that are known ahead. It is trained on many series of all kinds, and then "
+        "forecasts series that it has never seen, without training (zero-shot) or after fine-tuning its decoder on a few.",
+        paper=PAPER,
+        citation=CITATION,
+        limits="It reads a context of one length and forecasts a horizon of one length: shorter contexts are filled with missing values, longer horizons are rolled out, which "
+        "is less certain than the model says. Without quantiles it says nothing of its certainty. Channels are forecast each by itself unless it was fine-tuned to mix them. "
+        "Sudden changes that nothing in the context announces cannot be foreseen.",
+        pipeline_tag="time-series-forecasting",
+        tags=("ttm", "tinytimemixer", "forecasting", "zero-shot"),
+        picture="History, what happened, and the forecast with intervals",
+        snippet='batch = model.preprocess([[112.0, 118.0, 132.0, 129.0, 121.0, 135.0]])  # arrays, lists or pandas tables; NaN is missing\n'
+        "forecast = model.forecast(batch, horizon=12)\n"
+        "print(forecast.point)  # (1, 1, 12)",
+        weights_licence="apache-2.0",
+    ),
+}
+
+RECIPES: dict[str, str] = {}
+
+_OFFICIAL = (
+    "huggingface.co/ibm-granite/granite-timeseries-ttm-r1 and -r2 (one revision for each context and horizon): fetch the files, then `zoo.from_pretrained(\"FOLDER\")`. Their config.json "
+    "says their sizes, so that revisions of contexts 1024 and 1536 and the models of ibm-research load in the same way; those of ibm-research are CC-BY-NC-SA-4.0.",
+)
+
+
+def _ttm(horizon: int, parameters: int) -> ModelEntry:
+    return ModelEntry(f"time_series/ttm-512-{horizon}", "time_series/ttm", f"TTM, context 512, horizon {horizon}, patches of 64", parameters, {"prediction_length": horizon}, None, _OFFICIAL)
+
+
+MODELS = [_ttm(96, 805_280), _ttm(192, 903_680), _ttm(336, 1_051_280), _ttm(720, 1_444_880)]
