@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 
+from modalities.time_series.models.forecaster import Forecaster
+from trainer.data import to_device
 from trainer.errors import DataError
 from trainer.files import write_bytes
+from trainer.objective import Batch
 
 PAST = 3
 """Of a history so many times the horizon is drawn, and at least `LEAST` points."""
@@ -66,6 +70,21 @@ def draw_forecasts(panels: Sequence[Panel], path: Path | str, title: str = "", r
     figure.savefig(buffer, format="png", dpi=100)
     write_bytes(path, buffer.getvalue())
     return path
+
+
+def draw_batch(model: Forecaster, batch: Batch, path: Path | str, title: str = "") -> Path:
+    """Draw a model's forecasts of the first channel of each sample of a batch with `target` and `target_observed`. Returns the path of the PNG."""
+    device = next(model.parameters()).device
+    said = model.forecast(to_device({k: v for k, v in batch.items() if not k.startswith("target")}, device), batch["target"].shape[2])
+    panels = []
+    for i in range(len(batch["series"])):
+        seen = batch["observed"][i, 0]
+        begin = int(seen.int().argmax())  # nothing is observed before it
+        history = torch.where(seen, batch["series"][i, 0], torch.nan)[begin:]
+        truth = torch.where(batch["target_observed"][i, 0], batch["target"][i, 0], torch.nan)
+        quantiles = None if said.quantiles is None else said.quantiles[i, :, 0].cpu().numpy()
+        panels.append(Panel(f"window {i}", history.numpy(), said.point[i, 0].cpu().numpy(), quantiles, said.levels, truth.numpy()))
+    return draw_forecasts(panels, path, title)
 
 
 def _axis(panel: Panel) -> tuple[np.ndarray, np.ndarray, int]:

@@ -32,7 +32,7 @@ SYSTEMS = {
     ),
 }
 
-RECIPES: dict[str, str] = {}
+RECIPES = {"time_series/ttm-tiny": "modalities.time_series.recipes.ttm:ttm_tiny"}
 
 _OFFICIAL = (
     "huggingface.co/ibm-granite/granite-timeseries-ttm-r1 and -r2 (one revision for each context and horizon): fetch the files, then `zoo.from_pretrained(\"FOLDER\")`. Their config.json "
@@ -44,4 +44,12 @@ def _ttm(horizon: int, parameters: int) -> ModelEntry:
     return ModelEntry(f"time_series/ttm-512-{horizon}", "time_series/ttm", f"TTM, context 512, horizon {horizon}, patches of 64", parameters, {"prediction_length": horizon}, None, _OFFICIAL)
 
 
-MODELS = [_ttm(96, 805_280), _ttm(192, 903_680), _ttm(336, 1_051_280), _ttm(720, 1_444_880)]
+_TINY = dict(
+    context_length=512, prediction_length=64, patch_length=32, d_model=128, num_layers=2, adaptive_patching_levels=3, decoder_d_model=64, decoder_num_layers=1, dropout=0.0, head_dropout=0.0,
+    missing="mean", resolution_prefix_tuning=True, frequency_token_vocab_size=10, multi_quantile_head=True, mq_hidden=32, mq_use_decoder_pool=True, mq_cond_path="flatten", mq_cond_mode="concat",
+)
+
+MODELS = [
+    ModelEntry("time_series/ttm-tiny", "time_series/ttm", "TTM of our own size with quantiles, context 512, horizon 64, patches of 32", 403_834, _TINY),
+    _ttm(96, 805_280), _ttm(192, 903_680), _ttm(336, 1_051_280), _ttm(720, 1_444_880),
+]

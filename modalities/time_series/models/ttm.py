@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from modalities.common.linear import use_faster
 from modalities.time_series.models.forecaster import Forecast, Forecaster, LossTerms
 from modalities.time_series.models.ttm_config import TTMConfig
 from modalities.time_series.models.ttm_encoder import Backbone
@@ -119,6 +120,7 @@ class TTM(Forecaster):
         self.head = Head(config)
         if config.multi_quantile_head:
             self.multi_quantile_head_block = QuantileHead(config)
+        use_faster(self)
 
     @property
     def context_length(self) -> int:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from modalities.time_series.models.scaling import statistics
 from modalities.time_series.models.ttm_config import TTMConfig
 from modalities.time_series.models.ttm_layers import Mixers, Sizes
 
@@ -22,14 +23,10 @@ class Scaler(nn.Module):
         kind, least = self.config.scaling, self.config.minimum_scale
         if kind == "none":
             return torch.zeros_like(past[..., :1]), torch.ones_like(past[..., :1])
-        mask = observed.to(past.dtype)
-        count = mask.sum(2, keepdim=True)
         if kind == "std":
-            count = count.clamp(min=1)
-            loc = (past * mask).sum(2, keepdim=True) / count
-            variance = ((past - loc) * mask).square().sum(2, keepdim=True) / count
-            return loc, (variance + (1e-5 if least is None else least)).sqrt()
-        total = (past * mask).abs().sum(2, keepdim=True)
+            return statistics(past, observed, 1e-5 if least is None else least)
+        count = observed.sum(2, keepdim=True)
+        total = (past * observed).abs().sum(2, keepdim=True)
         if self.config.default_scale is None:  # that of the channel over the batch
             default = total.sum(0) / count.sum(0).clamp(min=1)
         else:
