@@ -177,10 +177,10 @@ CASES = [
          joined=2, resized=(), telling="encoder.final_layer_norm"),
     Case("Time-MoE, official", golden("time_series/time_moe.safetensors"), "time_series/time-moe", "official",
          "embedding complete 2/2; layers complete 31/31; heads complete 3/3", joined=6, resized=(), telling="model.norm"),
-    Case("TTM, official", golden("time_series/ttm.safetensors"), "time_series/ttm", "official", "backbone complete 122/122; decoder complete 30/30; head complete 2/2",
+    Case("TTM, official", golden("time_series/ttm.safetensors"), "time_series/ttm", "official", "backbone complete 98/98; decoder complete 34/34; head complete 2/2",
          resized=(), telling="encoder.patcher"),
     Case("TTM R3, official", golden("time_series/ttm_r3.safetensors"), "time_series/ttm", "official",
-         "backbone complete 44/44; decoder complete 16/16; head complete 2/2; quantile head complete 8/8", resized=(), telling="head.base_forecast_block"),
+         "backbone complete 44/44; decoder complete 18/18; head complete 2/2; quantile head complete 8/8", resized=(), telling="head.base_forecast_block"),
 ]  # fmt: skip
 """Every layout of every system."""
 
