@@ -9,7 +9,7 @@ demo: $(READY)
 	$(VENV)/bin/zoo demo vision
 
 test: $(READY)
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 install: $(READY)
 

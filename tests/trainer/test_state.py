@@ -90,7 +90,11 @@ def test_plain_values_that_look_like_our_marks(tmp_path):
         assert through_files(tree, tmp_path) == tree
 
 
-@pytest.mark.parametrize("value", [object(), {1, 2}, b"bytes", {(1, 2): 3}, np.array(["text"]), np.array([object()]), 1j, lambda: 0], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [object(), {1, 2}, b"bytes", {(1, 2): 3}, np.array(["text"]), np.array([object()]), 1j, lambda: 0],
+    ids=["object", "set", "bytes", "key", "array of text", "array of objects", "complex", "function"],
+)
 def test_what_a_state_may_not_hold(value):
     with pytest.raises(CheckpointError, match=r"may hold tensors and plain values; state\.inner is"):
         encode({"state": {"inner": value}}, "", {})
