@@ -63,6 +63,7 @@ TYPES = {
     "paired-images": "modalities.vision.preprocess_paired:PairedPreprocess",
     "video": "modalities.video.preprocess:VideoPreprocess",
     "series": "modalities.time_series.preprocess:SeriesPreprocess",
+    "codes": "modalities.time_series.codes:CodesPreprocess",
     "graph": "modalities.graph.preprocess:GraphPreprocess",
 }
 """Stored type -> class. Only these are ever built: a file cannot name code."""

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from modalities.common.golden import Golden
+from modalities.time_series.models.sspt import SSPT, SSPTConfig
 from modalities.vision.interop import mae as interop
 from modalities.vision.interop.poa import to_official
 from modalities.vision.interop.spark import UNUSED, to_backbone
@@ -106,6 +107,21 @@ def part_of_poa() -> Checkpoint:
     return to_official(randomise(POAViT(ViTClassifierConfig(**fields)))), {"head_dim": 8}
 
 
+def series_golden(name: str) -> Callable[[], Checkpoint]:
+    """A golden file of time series, its counters whole numbers again, without what the authors' model makes and never uses."""
+
+    def make() -> Checkpoint:
+        state, config = golden(f"time_series/{name}.safetensors", lambda name: not name.startswith(("conv_upsampling.", "revin_layer.")))()
+        return {name: tensor.long() if name.endswith("num_batches_tracked") else tensor for name, tensor in state.items()}, config
+
+    return make
+
+
+def sspt() -> Checkpoint:
+    model = randomise(SSPT(SSPTConfig(in_chans=3, days=8, embed_dim=8, num_heads=2, extractor_layers=2, predictor_layers=2, num_stocks=5, num_sectors=2, average_price=1)))
+    return dict(model.state_dict()), {"num_heads": 2}
+
+
 def spark_golden(name: str) -> Callable[[], Checkpoint]:
     return golden(f"vision/{name}.safetensors", lambda name: name not in UNUSED)
 
@@ -171,6 +187,11 @@ CASES = [
          "encoder complete 120/120; classification head complete 2/2", resized=("backbone.conv1.weight",), telling="bn1"),
     Case("ConvNeXt, timm", convnet_of_timm("convnext_tiny", depths=[1, 2, 1, 1], dims=[4, 6, 8, 10]), "vision/convnet-classifier", "timm",
          "encoder complete 61/61; norm of the mean complete 2/2; classification head complete 2/2", resized=("backbone.stem.0.weight",), telling="norm"),
+    Case("TimelyGPT, signals", series_golden("timelygpt_cts"), "time_series/timelygpt", "official", "model complete 59/59; tokens complete 6/6; head complete 2/2", resized=(), telling="ln_f"),
+    Case("TimelyGPT, codes", series_golden("timelygpt_ists"), "time_series/timelygpt-codes", "official", "model complete 57/57; table of codes complete 1/1; head complete 2/2", resized=(), telling="ln_f"),
+    Case("SSPT, official", sspt, "time_series/sspt", "official",
+         "feature extractor complete 27/27; predictor complete 24/24; head complete 2/2; pre-training heads complete 6/6", resized=(), telling="feature_extractor.embedding"),
+    Case("CE-SSL with updates", series_golden("ce_ssl"), "time_series/ce-ssl", "official", "encoder complete 86/86; classification head complete 6/6", resized=(), telling="encoder_layers.0.bn1"),
     Case("GPHT, official", golden("time_series/gpht.safetensors"), "time_series/gpht", "official", "stages complete 63/63", resized=(), telling="encoder.norm"),
     Case("Chronos-Bolt, official", golden("time_series/chronos_bolt.safetensors"), "time_series/chronos-bolt", "official",
          "special tokens complete 1/1; patch embedding complete 6/6; encoder complete 14/14; decoder complete 15/15; forecast head complete 6/6",
