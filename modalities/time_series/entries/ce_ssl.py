@@ -45,5 +45,5 @@ MODELS = [
     _ce_ssl("base", 9_501_702, "CE-SSL base: 12 leads, width 256, 8 transformer blocks, 6 labels"),
     _ce_ssl("medium", 50_487_302, "CE-SSL medium: width 512, 12 transformer blocks", embed_dim=512, depth=12),
     _ce_ssl("large", 113_479_686, "CE-SSL large: width 768, 12 transformer blocks", embed_dim=768, depth=12),
-    _ce_ssl("tiny", 0, "CE-SSL of our own size for tests and laptops: width 32, 1 transformer block, 4 labels", embed_dim=32, depth=1, longest=64, mask_length=16, num_classes=4),
+    _ce_ssl("tiny", 66_532, "CE-SSL of our own size for tests and laptops: width 32, 1 transformer block, 4 labels", embed_dim=32, depth=1, longest=64, mask_length=16, num_classes=4),
 ]
