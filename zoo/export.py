@@ -34,7 +34,7 @@ def export(name: tyro.conf.Positional[str], /, target: Annotated[str, tyro.conf.
 
     Args:
         name: Folder or name of the model, or its id on the Hub.
-        target: timm, transformers, onnx or torch-export.
+        target: timm, transformers, official, onnx or torch-export.
         output: Folder to write: new, empty, or an earlier export, which is replaced.
         size: Of an elastic model the part to export: small, base, large, or width_depth as in 384_12. Default: the whole.
     """
@@ -73,7 +73,7 @@ def check(model: Model, made: Export, folder: Path) -> dict[str, float]:
     run = made.load(folder)
     differences: dict[str, float] = {}
     for samples in BATCHES:
-        x = example(model, samples)
+        x = made.example(samples) if made.example else example(model, samples)
         wanted, found = expected(x), run(x)
         if wanted.keys() != found.keys():
             raise ModelError(f"What was written for {made.library} gives {', '.join(found)} instead of {', '.join(wanted)}.")

@@ -13,8 +13,8 @@ from torch import Tensor
 from modalities.common.model import Model
 from trainer.errors import MissingDependencyError, ModelError
 
-Run = Callable[[Tensor], dict[str, Tensor]]
-"""An input of the model (B, ...) -> what comes out, by the names of `Model.outputs`, and others that the export adds."""
+Run = Callable[[Any], dict[str, Tensor]]
+"""An input of the model, (B, ...) or what `Export.example` gives -> what comes out, by the names of `Model.outputs`, and others that the export adds."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class Export:
     """What is otherwise there than here, in words."""
     expected: Run | None = None
     """What must come out, where it is more than `Model.outputs`."""
+    example: Callable[[int], Any] | None = None
+    """Number of samples -> the input on which both are compared, for a model whose input has no fixed shape."""
 
 
 def example(model: Model, samples: int, seed: int = 0) -> Tensor:

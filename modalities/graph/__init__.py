@@ -1,7 +1,7 @@
 """Graphs. The names that this modality offers; nothing is imported until one of them is asked for."""
 
-from modalities.graph.entries import graphmae
+from modalities.graph.entries import graphmae, pretrain_gnns
 
-SYSTEMS = {**graphmae.SYSTEMS}
-RECIPES = {**graphmae.RECIPES}
-MODELS = [*graphmae.MODELS]
+SYSTEMS = {**graphmae.SYSTEMS, **pretrain_gnns.SYSTEMS}
+RECIPES = {**graphmae.RECIPES, **pretrain_gnns.RECIPES}
+MODELS = [*graphmae.MODELS, *pretrain_gnns.MODELS]

@@ -17,9 +17,6 @@ from modalities.graph.preprocess import GraphPreprocess
 from modalities.graph.sources import GraphSource
 from trainer.errors import ConfigError, DataError, UnknownNameError, did_you_mean
 
-DEGREES = 16
-"""Width of degree features of a new model, unless said otherwise."""
-
 
 @dataclass(frozen=True)
 class GraphSet:
@@ -36,12 +33,15 @@ class GraphSet:
         if self.path not in BUILT_IN and self.generated != GeneratedConfig():
             raise ConfigError(f"data.generated changes only the built-in sets ({', '.join(BUILT_IN)}), and data.path is {self.path!r}.")
 
-    def preprocess(self, degrees: int = DEGREES) -> GraphPreprocess:
-        """The preprocessing of a new model for these graphs."""
+    def preprocess(self, model: Any) -> GraphPreprocess:
+        """The preprocessing of a new model of a config `model` for these graphs."""
         self._require_path()
+        if model.encoder == "molecule":
+            return GraphPreprocess("atoms", 2, self_loops=False)
         kind = SETS[self.path]
         nodes = ("types" if kind.types else "degree") if self.nodes == "auto" else self.nodes
-        return GraphPreprocess(nodes, {"types": kind.types, "degree": degrees, "constant": 1}[nodes])
+        width = {"types": kind.types, "constant": 1}.get(nodes, model.in_dim)
+        return GraphPreprocess(nodes, width, positions=model.positions, position_dim=model.position_dim)
 
 
     def _require_path(self) -> None:

@@ -56,7 +56,7 @@ class FinetuneRecipe(ModelRecipe):
         if not isinstance(encoder, GraphEncoder):
             raise ModelError(f"{self.model} is a {type(encoder).__name__}; fine-tuning on graphs needs a graph encoder.")
         if architecture_only:
-            encoder.preprocess = self.data.preprocess(encoder.config.in_dim)
+            encoder.preprocess = self.data.preprocess(encoder.config)
         if self.scratch:
             fresh = type(encoder)(encoder.config)
             fresh.preprocess, encoder = encoder.preprocess, fresh

@@ -16,10 +16,13 @@ from torch_geometric.utils import degree
 from modalities.common.preprocess import Preprocess
 from modalities.graph.checks import check_graph, clean_edges, count_nodes
 from modalities.graph.files import read_graph
+from modalities.graph.positions import laplacian, random_walk
 from trainer.errors import ConfigError, DataError, shorten
 
 WIDEST = 100_000
 """Node features at most."""
+ATOM_TYPES, CHIRALITIES, BOND_TYPES, BOND_DIRECTIONS = 120, 3, 6, 3
+"""Rows of the tables of networks for molecules; the last atom type stands for a hidden atom, the last two bond types for self loops and hidden bonds."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,9 @@ class GraphPreprocess(Preprocess):
 
     type: ClassVar[str] = "graph"
 
-    nodes: Literal["features", "types", "degree", "constant"] = "features"
+    nodes: Literal["features", "types", "degree", "constant", "atoms"] = "features"
     """Where node features come from: given (x), the type of each node one-hot (node_type), its number of incoming edges one-hot (the last
-    place for all higher ones), or 1 for every node."""
+    place for all higher ones), 1 for every node, or the numbers of atoms and bonds of a molecule (x and edge_attr as they are)."""
     in_dim: int = 16
     """Width of the node features that the model reads."""
     self_loops: bool = True
@@ -45,12 +48,20 @@ class GraphPreprocess(Preprocess):
     """Per feature, of x; empty: x is taken as it is."""
     std: tuple[float, ...] = ()
     """Per feature, of x."""
+    positions: Literal["none", "laplacian", "random_walk"] = "none"
+    """What else is computed for each node (entry pe): eigenvectors of the Laplacian, or how likely a random walk comes back."""
+    position_dim: int = 0
+    """Numbers of these per node."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.in_dim <= WIDEST:
             raise ConfigError(f"preprocess.in_dim must be between 1 and {WIDEST:,}, found {self.in_dim}.")
         if self.nodes == "constant" and self.in_dim != 1:
             raise ConfigError(f"preprocess.nodes='constant' gives one feature, and preprocess.in_dim is {self.in_dim}. Set it to 1.")
+        if self.nodes == "atoms" and (self.in_dim != 2 or self.self_loops):
+            raise ConfigError(f"preprocess.nodes='atoms' needs in_dim=2 and self_loops=False, found {self.in_dim} and {self.self_loops}.")
+        if (self.positions == "none") is not (self.position_dim == 0) or self.position_dim < 0:
+            raise ConfigError(f"preprocess.positions={self.positions!r} and .position_dim={self.position_dim} do not go together: give both or neither.")
         statistics = (*self.mean, *self.std)
         if statistics and (self.nodes != "features" or not len(self.mean) == len(self.std) == self.in_dim or min(self.std) <= 0 or not all(map(math.isfinite, statistics))):
             raise ConfigError(
@@ -70,7 +81,9 @@ class GraphPreprocess(Preprocess):
         nodes = count_nodes(graph, where)
         made = Data(**{key: value for key, value in graph.to_dict().items() if key not in ("edge_index", "x", "edge_attr", "num_nodes")})
         edges, values = clean_edges(graph, nodes, self.undirected)
-        made.x = self._features(graph, edges, nodes, where)
+        made.x = self._atoms(graph, values, where) if self.nodes == "atoms" else self._features(graph, edges, nodes, where)
+        if self.positions != "none":
+            made.pe = (laplacian if self.positions == "laplacian" else random_walk)(edges, nodes, self.position_dim)
         if self.self_loops:
             edges = torch.cat([edges, torch.arange(nodes).expand(2, -1)], dim=1)
             values = None if values is None else torch.cat([values, values.new_zeros(nodes, *values.shape[1:])])
@@ -78,6 +91,17 @@ class GraphPreprocess(Preprocess):
         if values is not None:
             made.edge_attr = values
         return made
+
+    def _atoms(self, graph: Data, bonds: Tensor | None, where: str) -> Tensor:
+        """Atoms (N, 2) int64, checked with the bonds (E, 2)."""
+        atoms = graph.get("x")
+        for key, values, limits in (("x", atoms, (ATOM_TYPES - 1, CHIRALITIES)), ("edge_attr", bonds, (BOND_TYPES - 2, BOND_DIRECTIONS))):
+            if values is None or values.is_floating_point() or values.ndim != 2 or values.shape[1] != 2:
+                found = "none" if values is None else f"{values.dtype} of shape {tuple(values.shape)}"
+                raise DataError(f"{where}: a molecule needs {key} with 2 whole numbers in each row, found {found}.")
+            if values.numel() and (int(values.min()) < 0 or (values >= values.new_tensor(limits)).any()):
+                raise DataError(f"{where}: {key} must be at least 0 and below {limits}, found up to {tuple(values.amax(dim=0).tolist())} and down to {int(values.min())}.")
+        return atoms.long()
 
     def _features(self, graph: Data, edges: Tensor, nodes: int, where: str) -> Tensor:
         """Node features (N, in_dim) float32."""

@@ -6,10 +6,10 @@ import torch
 from torch_geometric.data import Data
 
 from modalities.common.classification import described
-from modalities.common.evaluation import Frozen, FrozenFeatures, Judge, Row, results
+from modalities.common.evaluation import Frozen, FrozenFeatures, HeldOut, Judge, Row, results
 from modalities.common.model import Model
 from modalities.graph.data import LabelledGraphs
-from modalities.graph.evaluation import CLASSIFICATION, probed, reconstructed, supervised
+from modalities.graph.evaluation import CLASSIFICATION, FEATURES, loss_in_words, probed, supervised
 from modalities.graph.files import write_graph
 from modalities.graph.models.classifier import GraphClassifier
 from modalities.graph.models.encoder import GraphEncoder
@@ -30,8 +30,8 @@ def evaluate(model: Model, path: str, per_class: int | None = None) -> list[Row]
     if isinstance(model, GraphClassifier):
         return results(supervised(test, model.config.multi_label), Supervised(model))
     if isinstance(model, GraphMAE):
-        objective = GraphMAEObjectiveConfig().build(model)
-        return results([probed(train, test), reconstructed(test, objective)], objective)
+        config = GraphMAEObjectiveConfig()
+        return results([probed(train, test), HeldOut(test, FEATURES, loss_in_words(config))], config.build(model))
     return results([probed(train, test)], Frozen(model))
 
 
@@ -74,9 +74,11 @@ def predict(model: Model, files: list[Path], to: Path | None) -> str:
 
 def write_example(model: Model, folder: Path) -> list[str]:
     """Write `graph.npz`, which the snippets of the cards read: a fixed graph with the node features that the model reads."""
-    nodes, width = 12, model.config.in_dim
+    nodes, width, atoms = 12, model.config.in_dim, model.config.encoder == "molecule"
     ring = torch.arange(nodes)
     edges = torch.stack([torch.cat([ring, ring[:4]]), torch.cat([ring.roll(-1), ring[:4] + 5])])
-    features = (torch.arange(nodes * width).reshape(nodes, width) * 7 % 11).float() / 10
-    graph = Data(edge_index=edges, x=features, node_type=ring * 5 % max(min(width, 7), 1))
+    numbers = torch.arange(nodes * width).reshape(nodes, width) * 7 % 11
+    graph = Data(edge_index=edges, x=numbers % 3 if atoms else numbers.float() / 10, node_type=ring * 5 % min(width, 7))
+    if atoms:
+        graph.edge_attr = torch.zeros(edges.shape[1], 2, dtype=torch.long)
     return [str(write_graph(graph, folder / "graph.npz"))]

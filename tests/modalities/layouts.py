@@ -122,6 +122,12 @@ def sspt() -> Checkpoint:
     return dict(model.state_dict()), {"num_heads": 2}
 
 
+def released_gnn() -> Checkpoint:
+    """As the authors of pretrain-gnns release it: the network alone, without any config."""
+    state = golden("graph/pretrain_gnns.safetensors", lambda name: name.startswith("gnn."))()[0]
+    return {name.removeprefix("gnn."): tensor for name, tensor in state.items()}, None
+
+
 def spark_golden(name: str) -> Callable[[], Checkpoint]:
     return golden(f"vision/{name}.safetensors", lambda name: name not in UNUSED)
 
@@ -174,6 +180,11 @@ CASES = [
          "encoder complete 25/25; inputs complete 10/10; outputs complete 148/148", **SEVERAL),
     Case("MultiMAE, official fine-tuned", golden("vision/multimae_cls.safetensors"), "vision/multivit", "official",
          "encoder complete 25/25; inputs complete 3/3; norm of the pooled tokens complete 2/2; classification head complete 2/2", **SEVERAL),
+    Case("pretrain-gnns", golden("graph/pretrain_gnns.safetensors", lambda name: name.startswith(("gnn.", "graph_pred"))), "graph/classifier", "official",
+         "encoder complete 24/24; classification head complete 2/2", resized=(), telling="x_embedding2"),
+    Case("pretrain-gnns, released", released_gnn, "graph/encoder", "official", "encoder complete 24/24", resized=(), telling="x_embedding2"),
+    Case("GraphMAE for molecules", golden("graph/graphmae_chem.safetensors", lambda name: "dec_token" not in name), "graph/graphmae-molecules", "official",
+         "encoder complete 24/24; decoder complete 8/8", resized=(), telling="x_embedding2"),
     Case("GraphMAE", golden("graph/graphmae_gin.safetensors"), "graph/graphmae", "official", "decoder complete 13/13; encoder complete 34/34", resized=(), telling="encoder_to_decoder"),
     Case("ViT, timm token", of_timm("token"), "vision/mae-vit", "timm", "encoder complete 30/30; classification head complete 2/2"),
     Case("SparK, ResNet", spark_golden("spark_resnet"), "vision/spark", "official", "encoder complete 102/102; decoder complete 104/104",
@@ -205,7 +216,7 @@ CASES = [
 ]  # fmt: skip
 """Every layout of every system."""
 
-OWN = {"graph/classifier", "video/internvideo-next-classifier", "vision/ssld", "vision/mae-segmenter", "vision/multivit-segmenter"}
+OWN = {"video/internvideo-next-classifier", "vision/ssld", "vision/mae-segmenter", "vision/multivit-segmenter"}
 """Systems of which nobody else has checkpoints that the zoo reads."""
 
 each = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -11,6 +11,7 @@ CITATION = """@inproceedings{hou2022graphmae,
   booktitle = {Proceedings of the 28th ACM SIGKDD Conference on Knowledge Discovery and Data Mining},
   year      = {2022}
 }"""
+EXPORTS = {"official": "modalities.graph.exporting:official_export"}
 SNIPPET = """batch = model.preprocess(["graph.npz"])  # files, or torch_geometric Data
 features = model.embed(batch)  # (1, {width})
 tokens = model.tokens(batch)  # one row for each node"""
@@ -30,6 +31,7 @@ SYSTEMS = {
         picture="Graphs whose hidden nodes are coloured by the error of their reconstruction",
         snippet=SNIPPET,
         tasks={"classification": "graph/classifier"},
+        exports=EXPORTS,
     ),
     "graph/classifier": SystemEntry(
         target="modalities.graph.models.classifier:GraphClassifier",
@@ -52,13 +54,19 @@ SYSTEMS = {
     ),
 }
 
-RECIPES = {f"graph/graphmae-{name}": f"modalities.graph.recipes.graphmae:graphmae_{name.replace('-', '_')}" for name in ("tiny-molecules",)}
+RECIPES = {f"graph/graphmae-{name}": f"modalities.graph.recipes.graphmae:graphmae_{name.replace('-', '_')}" for name in ("tiny-molecules", "cora", "pubmed", "mutag", "proteins", "nci1")}
 
 
 def _graphmae(size: str, parameters: int, summary: str, **fields: Any) -> ModelEntry:
     return ModelEntry(f"graph/graphmae-{size}", "graph/graphmae", summary, parameters, fields)
 
+_GAT = dict(encoder="gat", decoder="gat", norm="none", dropout=0.2, attn_dropout=0.1)
 
 MODELS = [
     _graphmae("tiny-molecules", 22_225, "GraphMAE of our own size for the built-in molecule-like graphs, GIN 2 x 64", in_dim=6, embed_dim=64, depth=2),
+    _graphmae("mutag", 12_793, "GraphMAE as published for MUTAG, GIN 5 x 32", in_dim=7, embed_dim=32, depth=5, dropout=0.2, pool="sum"),
+    _graphmae("proteins", 1_848_845, "GraphMAE as published for PROTEINS, GIN 3 x 512", in_dim=3, embed_dim=512, depth=3, dropout=0.2, pool="max"),
+    _graphmae("nci1", 1_356_367, "GraphMAE as published for NCI1, GIN 2 x 512", in_dim=37, embed_dim=512, depth=2, dropout=0.2),
+    _graphmae("cora", 2_000_486, "GraphMAE as published for Cora, GAT 2 x 512 with 4 heads", in_dim=1433, embed_dim=512, depth=2, **_GAT),
+    _graphmae("pubmed", 3_129_298, "GraphMAE as published for PubMed, GAT 2 x 1024 with 4 heads", in_dim=500, embed_dim=1024, depth=2, **_GAT),
 ]

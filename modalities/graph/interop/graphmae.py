@@ -13,7 +13,8 @@ from torch import Tensor
 
 from modalities.common.interop import converted, require_telling
 from modalities.common.stored import Description
-from trainer.errors import CheckpointError, shorten
+from modalities.graph.models.graphmae import GraphMAE
+from trainer.errors import CheckpointError, ModelError, shorten
 
 State = Mapping[str, Tensor]
 Fields = dict[str, Any]
@@ -102,3 +103,16 @@ def _norm(meta: State, kind: str, prefix: str, said: str | None) -> str:
     if not norms:
         return said or "none"
     return "batchnorm" if any(name.endswith("running_mean") for name in norms) else said or "layernorm"
+
+
+def official_config(model: GraphMAE) -> Fields:
+    """Arguments of the official class for a model. ModelError for an encoder that the official code has not."""
+    c = model.config
+    if c.encoder not in LISTS.values() and c.encoder != "dotgat":
+        raise ModelError(f"GraphMAE's official code has no encoder {c.encoder!r}; it has {', '.join([*LISTS.values(), 'dotgat'])}.")
+    return {
+        "in_dim": c.in_dim, "num_hidden": c.embed_dim, "num_layers": c.depth, "nhead": c.num_heads, "nhead_out": c.decoder_heads,
+        "encoder_type": c.encoder, "decoder_type": c.decoder, "activation": c.activation, "norm": None if c.norm == "none" else c.norm,
+        "residual": c.residual, "feat_drop": c.dropout, "attn_drop": c.attn_dropout, "negative_slope": c.negative_slope,
+        "concat_hidden": c.concat_hidden, "pooling": c.pool,
+    }  # fmt: skip

@@ -34,6 +34,8 @@ class GraphMAEConfig(GraphEncoderConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.encoder == "molecule":
+            raise ConfigError("The features of atoms are numbers of kinds; use graph/graphmae-molecules for the encoder 'molecule'.")
         if self.decoder_heads != 1:
             raise ConfigError(f"model.decoder_heads={self.decoder_heads} would give {self.decoder_heads} times as many features as the input has. It must be 1.")
         if self.decoder in ATTENTION:

@@ -49,8 +49,8 @@ class Stack(nn.Module):
         self.name, self.dropout = name, dropout
         setattr(self, name, nn.ModuleList(layers))
 
-    def forward(self, x: Tensor, edge_index: Tensor) -> list[Tensor]:
-        """(N, inner), (2, E) -> what each layer gives, the last one last."""
+    def forward(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor | None = None, batch: object = None) -> list[Tensor]:
+        """(N, inner), (2, E) -> what each layer gives, the last one last. Features of edges are not read."""
         states = []
         for layer in getattr(self, self.name):
             x = layer(F.dropout(x, self.dropout, self.training), edge_index)

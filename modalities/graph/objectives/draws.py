@@ -1,6 +1,7 @@
 """Random numbers of nodes and edges that follow from the key of their graph (`batch["sample_key"]`) and their place in it.
 
-So masks are the same however a batch is shared among processes or cut into micro-batches.
+So they are the same however a batch is shared among processes or cut into micro-batches. (Where a share of all nodes of a batch is
+hidden, the numbers are the same and the share is taken of the micro-batch.)
 """
 
 import torch
@@ -17,11 +18,11 @@ def node_draws(batch: Batch, count: int) -> Tensor:
     return _draws(batch, membership(batch, nodes)[0], count)
 
 
-def edge_draws(batch: Batch) -> Tensor:
-    """A uniform number in [0, 1) for each edge, (E,)."""
+def edge_draws(batch: Batch, count: int) -> Tensor:
+    """`count` uniform numbers in [0, 1) for each edge, (E, count). The edges of a graph lie one after another in a batch."""
     edges = batch["edge_index"]
     whose = membership(batch, len(batch["x"]))[0].index_select(0, edges[0])
-    return _draws(batch, whose, 1, stream=1)[:, 0]
+    return _draws(batch, whose, count, stream=1)
 
 
 def _draws(batch: Batch, whose: Tensor, count: int, stream: int = 0) -> Tensor:

@@ -86,7 +86,7 @@ class GraphMAEObjective(Objective):
         edges = batch["edge_index"]
         if not self.config.drop_edge_rate:
             return edges
-        kept = edges[:, edge_draws(batch) >= self.config.drop_edge_rate]
+        kept = edges[:, edge_draws(batch, 1)[:, 0] >= self.config.drop_edge_rate]
         loops = torch.arange(len(batch["x"]), device=edges.device).expand(2, -1)
         return torch.cat([kept, loops], dim=1)
 

@@ -2,21 +2,19 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, ClassVar
 
 from modalities import registry
-from modalities.common.evaluation import ProbeConfig, ReportedEvaluator
-from modalities.common.run import Draw, ModelRecipe
+from modalities.common.run import Draw
 from modalities.common.sheets import spread
-from modalities.graph.data import LabelledGraphs, UnlabelledGraphs
-from modalities.graph.evaluation import probed, reconstructed
-from modalities.graph.models.encoder import new_for
-from modalities.graph.models.graphmae import GraphMAE, GraphMAEConfig
+from modalities.graph.data import UnlabelledGraphs
+from modalities.graph.evaluation import loss_in_words
+from modalities.graph.models.graphmae import GraphMAEConfig
 from modalities.graph.objectives.graphmae import GraphMAEObjective, GraphMAEObjectiveConfig
 from modalities.graph.pictures import draw_errors
+from modalities.graph.recipes.base import GraphRecipe, adam
 from modalities.graph.sources import GraphSource
 from trainer.config import replace
-from trainer.optim import OptimConfig
-from trainer.recipe import TrainConfig
 from trainer.schedule import ScheduleConfig
 
 PICTURES = 4
@@ -24,35 +22,19 @@ PICTURES = 4
 
 
 @dataclass(frozen=True)
-class GraphMAERecipe(ModelRecipe):
+class GraphMAERecipe(GraphRecipe):
     """Pre-train a masked graph auto-encoder without labels (Hou et al. 2022, arXiv 2205.10803)."""
 
+    system: ClassVar[str] = "graph/graphmae"
     model: GraphMAEConfig = field(default_factory=GraphMAEConfig)
     """The network."""
     objective: GraphMAEObjectiveConfig = field(default_factory=GraphMAEObjectiveConfig)
     """Masking and loss."""
-    data: UnlabelledGraphs = field(default_factory=UnlabelledGraphs)
-    """Which graphs."""
-    probe: ProbeConfig = field(default_factory=ProbeConfig)
-    """Labelled graphs for a linear probe and 5-NN on frozen features."""
 
-    def build(self) -> tuple[GraphSource, GraphMAEObjective]:
-        preprocess = self.data.preprocess(self.model.in_dim)
-        new_for(self.model, preprocess)
-        source = self.data.build(preprocess)
-        model = GraphMAE(self.model)
-        model.name, model.preprocess = self.recipe, preprocess
-        return source, self.objective.build(model)
-
-    def evaluators(self, source: GraphSource, objective: GraphMAEObjective) -> list[ReportedEvaluator]:
-        """The loss on held-out graphs, where there are some, and the probes of `probe`."""
-        found: list[ReportedEvaluator] = []
-        if source.held_out is not None:
-            found.append(reconstructed(source.held_out, objective))
-        if self.probe.path:
-            options = {"generated": self.data.generated} if self.probe.path == self.data.path else {}
-            found.append(probed(*LabelledGraphs(self.probe.path, per_class=self.probe.per_class, **options).build(source.preprocess)))
-        return found
+    @property
+    def loss(self) -> str:
+        """What the loss is, in words."""
+        return loss_in_words(self.objective)
 
     def draw(self, objective: GraphMAEObjective, source: GraphSource) -> Draw:
         """Draws a few graphs, their hidden nodes coloured by the error of the reconstruction, always with the same nodes hidden."""
@@ -64,18 +46,37 @@ class GraphMAERecipe(ModelRecipe):
         return draw
 
 
+def _graphmae(name: str, objective: dict[str, Any], data: UnlabelledGraphs | None = None, **train: Any) -> GraphMAERecipe:
+    """A recipe by the name of its model. The learning rate falls along a cosine to 0, unless `train` says otherwise."""
+    train = {"schedule": ScheduleConfig(warmup=0.0), **train}
+    model = replace(GraphMAEConfig(), registry.find(f"graph/graphmae-{name}").fields)
+    return GraphMAERecipe(recipe=f"graph/graphmae-{name}", model=model, objective=GraphMAEObjectiveConfig(**objective), data=data or UnlabelledGraphs(), train=adam(**train))
+
+
 def graphmae_tiny_molecules() -> GraphMAERecipe:
     """Generated molecule-like graphs, about a minute on one core."""
-    return GraphMAERecipe(
-        recipe="graph/graphmae-tiny-molecules",
-        model=replace(GraphMAEConfig(), registry.find("graph/graphmae-tiny-molecules").fields),
-        objective=GraphMAEObjectiveConfig(mask_rate=0.25, alpha=1.0),
-        data=UnlabelledGraphs("molecules"),
-        train=TrainConfig(
-            batch_size=128,
-            steps=600,
-            log_every=20,
-            optim=OptimConfig(name="adam", lr=1e-3, betas=(0.9, 0.999), weight_decay=0.0),
-            schedule=ScheduleConfig(warmup=0.0),
-        ),
-    )
+    return _graphmae("tiny-molecules", dict(mask_rate=0.25, alpha=1.0), UnlabelledGraphs("molecules"), lr=1e-3, batch_size=128, steps=600, log_every=20)
+
+
+def graphmae_cora() -> GraphMAERecipe:
+    """One graph of papers and citations, as it is: a step is an epoch."""
+    return _graphmae("cora", dict(mask_rate=0.5, replace_rate=0.05, alpha=3.0), lr=1e-3, weight_decay=2e-4, batch_size=1, steps=1500)
+
+
+def graphmae_pubmed() -> GraphMAERecipe:
+    return _graphmae("pubmed", dict(mask_rate=0.75, alpha=3.0), lr=1e-3, weight_decay=1e-5, batch_size=1, steps=1000)
+
+
+CONSTANT = ScheduleConfig(name="constant", warmup=0.0)
+
+
+def graphmae_mutag() -> GraphMAERecipe:
+    return _graphmae("mutag", dict(mask_rate=0.75, replace_rate=0.1, alpha=2.0), lr=5e-4, batch_size=64, epochs=20, schedule=CONSTANT)
+
+
+def graphmae_proteins() -> GraphMAERecipe:
+    return _graphmae("proteins", dict(mask_rate=0.5, alpha=1.0), lr=1.5e-4, batch_size=32, epochs=100, schedule=CONSTANT)
+
+
+def graphmae_nci1() -> GraphMAERecipe:
+    return _graphmae("nci1", dict(mask_rate=0.25, replace_rate=0.1, alpha=2.0), lr=1e-3, batch_size=16, epochs=300)

@@ -1,5 +1,7 @@
 """GraphMAE: what is hidden, the loss, every encoder and decoder, and a run through the shared trainer."""
 
+import shutil
+
 import pytest
 import torch
 from torch_geometric.data import Data
@@ -87,15 +89,13 @@ def test_wrong_input_and_wrong_options():
 def test_a_run_stopped_and_resumed_gives_the_same_weights(tmp_path):
     recipe = replace(
         registry.find_recipe("graph/graphmae-tiny-molecules"),
-        {"train.steps": 4, "train.batch_size": 8, "train.accumulate": 2, "train.save_every": 2, "data.generated.samples": 24, "data.generated.test_samples": 8, "train.pictures": 1, "model.dropout": 0.1},
+        {"train.steps": 4, "train.batch_size": 8, "train.accumulate": 2, "train.save_every": 2, "data.generated.samples": 24, "data.generated.test_samples": 8, "train.pictures": 0, "model.dropout": 0.1},
     )
     export = run(recipe, tmp_path / "whole")
     model = zoo.from_pretrained(export)
-    assert model.preprocess == GraphPreprocess("types", 6) and (tmp_path / "whole" / "pictures").exists()
+    assert model.preprocess == GraphPreprocess("types", 6)
     run(recipe, tmp_path / "parts")
     newest = sorted((tmp_path / "parts" / "checkpoints").iterdir())[-1]
-    import shutil
-
     shutil.rmtree(newest)
     run(recipe, tmp_path / "parts", resume=True)
     again = zoo.from_pretrained(tmp_path / "parts")

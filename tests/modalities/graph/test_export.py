@@ -1,0 +1,54 @@
+"""Models in the layout of the official codes, and pictures."""
+
+import pytest
+import torch
+
+import zoo
+from modalities.graph.generated import GeneratedConfig, graphs
+from modalities.graph.models.encoder import GraphEncoder, GraphEncoderConfig
+from modalities.graph.models.graphmae import GraphMAE, GraphMAEConfig
+from modalities.graph.objectives.graphmae import GraphMAEObjectiveConfig
+from modalities.graph.pictures import draw_errors
+from modalities.graph.preprocess import GraphPreprocess
+from trainer.errors import DataError
+from zoo.cli import main
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        GraphMAEConfig("dotgat", 5, 8, 2, 2, norm="layernorm", activation="elu", residual=True, decoder="dotgat"),
+        GraphMAEConfig("gcn", 5, 8, 3, norm="none", decoder="mlp", concat_hidden=True),
+        GraphMAEConfig("gat", 5, 8, 1, 4, norm="batchnorm", decoder="gin"),
+    ],
+)
+def test_graphmae_goes_to_the_official_layout_and_back(config, tmp_path, capsys):
+    torch.manual_seed(0)
+    model = GraphMAE(config)
+    model.preprocess = model.default_preprocess()
+    model.save_pretrained(tmp_path / "ours")
+    assert main(["export", str(tmp_path / "ours"), "--to", "official", "--output", str(tmp_path / "theirs")]) == 0, capsys.readouterr().err
+    back = zoo.from_pretrained(tmp_path / "theirs")
+    assert back.load_report.layout == "official" and back.config == config
+    assert all(value.equal(back.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+def test_an_encoder_for_molecules_goes_to_the_official_layout_and_back(tmp_path, capsys):
+    model = GraphEncoder(GraphEncoderConfig("molecule", 2, 8, 2, activation="relu", jk="sum", pool="max"))
+    model.preprocess = model.default_preprocess()
+    model.save_pretrained(tmp_path / "ours")
+    assert main(["export", str(tmp_path / "ours"), "--to", "official", "--output", str(tmp_path / "theirs")]) == 0, capsys.readouterr().err
+    assert zoo.from_pretrained(tmp_path / "theirs").config == model.config
+    GraphEncoder(GraphEncoderConfig("sage", 5, 8)).save_pretrained(tmp_path / "other")
+    assert main(["export", str(tmp_path / "other"), "--to", "official", "--output", str(tmp_path / "x")]) == 1
+    assert "only the encoder 'molecule'" in capsys.readouterr().err
+
+
+def test_errors_are_drawn(tmp_path):
+    raw = graphs("molecules", "train", GeneratedConfig(12, 4))[0][:2]
+    preprocess = GraphPreprocess("types", 6)
+    path = draw_errors(GraphMAE(GraphMAEConfig(in_dim=6, embed_dim=8)), GraphMAEObjectiveConfig(), [preprocess.transform(g) for g in raw], tmp_path / "x.png", "Errors")
+    assert path.stat().st_size > 10_000
+    with pytest.raises(DataError, match="2,000"):
+        large = preprocess.transform({"edge_index": torch.zeros(2, 0, dtype=torch.long), "node_type": torch.zeros(3000, dtype=torch.long)})
+        draw_errors(GraphMAE(GraphMAEConfig(in_dim=6, embed_dim=8)), GraphMAEObjectiveConfig(), [large], tmp_path / "y.png", "Errors")
