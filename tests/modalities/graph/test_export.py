@@ -18,7 +18,7 @@ from zoo.cli import main
     "config",
     [
         GraphMAEConfig("dotgat", 5, 8, 2, 2, norm="layernorm", activation="elu", residual=True, decoder="dotgat"),
-        GraphMAEConfig("gcn", 5, 8, 3, norm="none", decoder="mlp", concat_hidden=True),
+        GraphMAEConfig("gcn", 5, 8, 3, 1, norm="none", decoder="mlp", concat_hidden=True),
         GraphMAEConfig("gat", 5, 8, 1, 4, norm="batchnorm", decoder="gin"),
     ],
 )
