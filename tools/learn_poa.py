@@ -1,9 +1,9 @@
 """Does POA's pre-training help, for the whole network and for parts of it? `python -m tools.learn_poa`
 
-For each seed `vision/poa-tiny-digits` is pre-trained on cluttered scenes of digits without labels. With a few labelled scenes of each digit
-the whole network and parts that are cut out of it are then fine-tuned, and networks of the same sizes are trained from scratch: with the
-very settings of the fine-tuning, and with another learning rate, of which the better is chosen on the test set, in its favour. Frozen
-features of both are probed as well. Prints a table of test accuracies.
+Pre-trains `vision/poa-tiny-digits` on cluttered scenes of digits without labels. With a few labelled scenes of each digit the whole network and
+parts that are cut out of it are then fine-tuned, and networks of the same sizes are trained from scratch: with the very settings of the
+fine-tuning, and with another learning rate, of which the better is chosen on the test set, in its favour. Frozen features of both are
+probed as well. Prints a table of test accuracies.
 """
 
 import logging
@@ -38,7 +38,7 @@ def learn(
     """Run everything that is not yet done in the folder and print the table.
 
     Args:
-        seeds: Each decides everything of one run: weights, order, crops, the labelled scenes.
+        seeds: Seeds of the labelled subset, of the training on it, and of the random weights.
         to: Folder for the runs; finished ones in it are used again.
         parts: The sizes (width_depth) that are cut out, besides the whole network.
         steps: Steps of the pre-training. Default: as the recipe says.
@@ -46,20 +46,19 @@ def learn(
         rates: Learning rates for training from scratch, beside that of the fine-tuning.
     """
     logging.getLogger("zoo").setLevel(logging.WARNING)
+    recipe = replace(registry.find_recipe(RECIPE), {"train.pictures": 1, **({"train.steps": steps} if steps else {})})
+    export = finished(recipe, to / "pretrain")
+    augment = replace(FinetuneAugment.none(), {"shift": 2})
     rows: dict[str, list[float]] = {}
     for seed in seeds:
-        changes = {"train.seed": seed, "train.pictures": 1, **({"train.steps": steps} if steps else {})}
-        recipe, place = replace(registry.find_recipe(RECIPE), changes), to / str(seed)
-        export = finished(recipe, place / "pretrain")
-        augment = replace(FinetuneAugment.none(), {"shift": 2})
         data = LabelledImages(recipe.data.path, recipe.data.scenes, per_class=per_class, subset_seed=seed, augment=augment)
         for name in (WHOLE, *parts):
             size = None if name == WHOLE else name
             tuned = replace(digits_recipe(str(export), data, seed), {"size": size, "train.pictures": 0})
             scratch = replace(tuned, {"scratch": True})
-            same = measured(scratch, place / f"{name}-scratch")
-            others = [measured(replace(scratch, {"train.optim.lr": rate}), place / f"{name}-scratch-{rate:g}") for rate in rates]
-            found = {f"fine-tuned, {PRETRAINED}": measured(tuned, place / f"{name}-tuned"), SAME: same, BEST: max([same, *others])}
+            same = measured(scratch, to / f"{name}-scratch-{seed}")
+            others = [measured(replace(scratch, {"train.optim.lr": rate}), to / f"{name}-scratch-{seed}-{rate:g}") for rate in rates]
+            found = {f"fine-tuned, {PRETRAINED}": measured(tuned, to / f"{name}-tuned-{seed}"), SAME: same, BEST: max([same, *others])}
             model = pretrained.load(export).part(size)
             torch.manual_seed(seed)
             fresh = type(model)(model.config).eval()

@@ -36,10 +36,10 @@ def encoder_views(source: ImageSource, seed: int) -> dict[str, Draw]:
     asked = spread(len(images), SHOWN)
 
     def attention(objective: Objective, path: Path, title: str) -> None:
-        draw_attention(objective.export(), images[asked], path, f"What the class token looks at, {title}")
+        draw_attention(objective.export(), images[asked], path, f"{title}: what the class token looks at")
 
     def neighbours(objective: Objective, path: Path, title: str) -> None:
-        draw_alike(objective.export(), images, asked, path, f"Pictures (left) and those with the nearest features among {len(images)}: cosine, {title}")
+        draw_alike(objective.export(), images, asked, path, f"{title}: pictures (left) and, of {len(images)}, those with the nearest features; below, the cosine")
 
     return {"attention": attention, "neighbours": neighbours}
 

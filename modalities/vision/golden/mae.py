@@ -8,14 +8,18 @@ from torch.nn import functional as F
 
 from modalities import registry
 from modalities.common.golden import Golden, gradients_of, pick
+from modalities.common.masked_autoencoder import Reconstruction
+from modalities.common.masking import mask_from_noise
 from modalities.common.model import Model
 from modalities.common.patches import unpatchify
 from modalities.common.positions import resize_positions, sincos_table
 from modalities.common.reconstruction import MaskedReconstruction
 from modalities.vision.interop import mae as interop
+from modalities.vision.models.mae import MAE
 from modalities.vision.objectives.mae import MAEObjectiveConfig
 from trainer.config import from_dict
 from trainer.errors import CheckpointError
+from trainer.objective import Batch
 
 DEFAULTS = {
     ("vision/mae", "official"): {"num_heads": 16, "decoder_num_heads": 16, "norm_eps": 1e-5, "norm_pix_loss": False},
@@ -36,13 +40,33 @@ def _load(golden: Golden) -> tuple[Model, dict]:
     return cls.from_state(from_dict(cls.config_class, fields, where), state, where).requires_grad_(True), objective
 
 
+class _Given(MaskedReconstruction):
+    """The objective for the share of a file, which may hide nothing or all, as the official code does it."""
+
+    def __init__(self, model: MAE, config: MAEObjectiveConfig, ratio: float) -> None:
+        super().__init__(model, config)
+        self.ratio = ratio
+
+    def check(self, model: MAE, config: MAEObjectiveConfig) -> None:
+        pass
+
+    def see(self, batch: Batch, noise: Tensor, everywhere: bool = True) -> Reconstruction:
+        masking = mask_from_noise(noise, int(self.model.patch_embed.length * (1 - self.ratio)))
+        latent = self.model.encode(self.model.input(batch), masking)
+        return Reconstruction(latent, self.model.decode(latent, masking, everywhere), masking)
+
+    def predict(self, batch: Batch, noise: Tensor | None) -> Reconstruction:
+        return self.see(batch, noise, everywhere=False)
+
+
 def _mae(golden: Golden) -> dict[str, Tensor]:
     model, fields = _load(golden)
-    objective = MaskedReconstruction(model, from_dict(MAEObjectiveConfig, fields, str(golden.path)))
-    batch, config = {"image": golden.input("image")}, model.config
-    out = model(batch, golden.input("noise"), objective.config.mask_ratio)
+    ratio = fields.pop("mask_ratio", MAEObjectiveConfig.mask_ratio)
+    objective = _Given(model, from_dict(MAEObjectiveConfig, fields, str(golden.path)), ratio)
+    batch, config, noise = {"image": golden.input("image")}, model.config, golden.input("noise")
+    out = objective.see(batch, noise)
     target = objective.target(batch)
-    loss = objective(batch, golden.input("noise")).loss
+    loss = objective(batch, noise).loss if out.masking.mask.any() else out.prediction.sum() * math.nan  # a mean over nothing
     shown = golden.expected.get("output.unpatchified", out.prediction).shape[0]  # the files hold the first sample only
     computed = {
         "output.latent": out.latent,

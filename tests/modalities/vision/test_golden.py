@@ -42,6 +42,8 @@ MAE_CASES = {
     "no_qkv_bias": {"qkv_bias": False},
     "large_eps": {"layer_norm_eps": 1e-2},
     "deep": {"num_hidden_layers": 5, "patch_size": 2, "mask_ratio": 0.9},
+    "one_visible": {"mask_ratio": 0.9375},
+    "none_visible": {"mask_ratio": 0.95},
 }
 TRANSFORMERS_CASES = {
     **MAE_CASES,
