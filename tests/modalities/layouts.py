@@ -208,11 +208,14 @@ CASES = [
          "special tokens complete 1/1; patch embedding complete 6/6; encoder complete 14/14; decoder complete 15/15; forecast head complete 6/6",
          joined=2, resized=(), telling="encoder.final_layer_norm"),
     Case("Time-MoE, official", golden("time_series/time_moe.safetensors"), "time_series/time-moe", "official",
-         "embedding complete 2/2; layers complete 31/31; heads complete 3/3", joined=6, resized=(), telling="model.norm"),
+         "embedding complete 2/2; layers complete 43/43; heads complete 3/3", joined=10, resized=(), telling="model.norm"),
     Case("TTM, official", golden("time_series/ttm.safetensors"), "time_series/ttm", "official", "backbone complete 98/98; decoder complete 34/34; head complete 2/2",
          resized=(), telling="encoder.patcher"),
     Case("TTM R3, official", golden("time_series/ttm_r3.safetensors"), "time_series/ttm", "official",
          "backbone complete 44/44; decoder complete 18/18; head complete 2/2; quantile head complete 8/8", resized=(), telling="head.base_forecast_block"),
+    Case("Chronos-2, official", golden("time_series/chronos2.safetensors"), "time_series/chronos-2", "official",
+         "special tokens complete 1/1; patch embedding complete 6/6; encoder complete 19/19; forecast head complete 6/6", joined=4, resized=(),
+         telling="encoder.final_layer_norm"),
 ]  # fmt: skip
 """Every layout of every system."""
 

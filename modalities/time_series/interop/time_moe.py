@@ -1,18 +1,19 @@
-"""Time-MoE in the layout of its release (Maple728/TimeMoE-*) <-> ours, which joins gates with first layers and all experts of a layer."""
+"""Time-MoE in the layout of its release (Maple728/TimeMoE-*) <-> ours, which joins gates with first layers."""
 
 import re
 from collections.abc import Iterable, Mapping
-from functools import partial
+from functools import cache
 from typing import Any
 
 from torch import Tensor
 
 from modalities.common.interop import Fields, State, require_telling, settle_heads
+from modalities.common.loading import skeleton
 from modalities.common.model import Model
 from modalities.common.stored import Description
 from modalities.time_series.interop.chronos import digits, mapping_of
 from modalities.time_series.interop.naming import in_layout, renamed
-from modalities.time_series.models.time_moe import TimeMoE
+from modalities.time_series.models.time_moe import TimeMoE, TimeMoEConfig
 from trainer.errors import CheckpointError, shorten
 
 HEADS = {384: 12, 768: 12, 1024: 16}
@@ -38,6 +39,8 @@ _TABLE = {
             (r"mlp\.shared_gate", "ffn_layer.shared_expert_gate"), (r"mlp\.shared\.outer", "ffn_layer.shared_expert.down_proj"), (r"mlp\.outer", "ffn_layer.down_proj"),
         )
     },
+    rf"{_LAYER}mlp\.experts\.(\d+)\.outer\.weight": (rf"{_THEIRS}ffn_layer.experts.\2.down_proj.weight",),
+    rf"{_LAYER}mlp\.experts\.(\d+)\.inner\.weight": tuple(rf"{_THEIRS}ffn_layer.experts.\2.{part}_proj.weight" for part in ("gate", "up")),
     **{
         rf"{_LAYER}{ours}\.inner\.weight": tuple(f"{_THEIRS}{theirs}.{part}_proj.weight" for part in ("gate", "up"))
         for ours, theirs in ((r"mlp\.shared", "ffn_layer.shared_expert"), ("mlp", "ffn_layer"))
@@ -45,14 +48,9 @@ _TABLE = {
 }  # fmt: skip
 
 
-def names_in(name: str, experts: int) -> tuple[str, ...]:
-    """Official names of one of our tensors, in a model with so many experts per layer."""
-    ffn = f"{_THEIRS}ffn_layer.experts"
-    stacked = {
-        rf"{_LAYER}mlp\.inner": tuple(f"{ffn}.{n}.{part}_proj.weight" for n in range(experts) for part in ("gate", "up")),
-        rf"{_LAYER}mlp\.outer": tuple(f"{ffn}.{n}.down_proj.weight" for n in range(experts)),
-    }
-    return renamed(name, {**_TABLE, **stacked})
+def names_in(name: str) -> tuple[str, ...]:
+    """Official names of one of our tensors."""
+    return renamed(name, _TABLE)
 
 
 def recognise(keys: Iterable[str], config: Fields | None) -> str | None:
@@ -81,12 +79,12 @@ def describe(meta: Mapping[str, Tensor], config: Fields | None, layout: str, whe
     if isinstance(fields["horizons"], int):
         fields["horizons"] = (fields["horizons"],)
     settle_heads(fields, HEADS, {}, where)
-    return Description("official", TimeMoE.system, fields, partial(names_in, experts=experts))
+    return Description("official", TimeMoE.system, fields, names_in)
 
 
 def to_official(model: Model) -> State:
     """The state dict of the official class."""
-    return in_layout(model.state_dict(), partial(names_in, experts=model.config.experts))
+    return in_layout(model.state_dict(), names_in)
 
 
 def to_official_config(model: Model) -> Fields:
@@ -96,11 +94,9 @@ def to_official_config(model: Model) -> Fields:
     return {"architectures": ["TimeMoeForPrediction"], "model_type": "time_moe", "hidden_act": "silu", "input_size": 1, **fields}
 
 
+@cache
 def _names() -> set[str]:
     """Every tensor name of the layout, with 0 for its numbers."""
-    patterns = [
-        *(f"layers.0.{part}.weight" for part in ("norm1", "norm2", "attention.out", "mlp.router", "mlp.shared_gate", "mlp.shared.inner", "mlp.shared.outer", "mlp.inner", "mlp.outer")),
-        *(f"layers.0.attention.{part}.{kind}" for part in ("query", "key", "value") for kind in ("weight", "bias")),
-        "layers.0.mlp.inner", "layers.0.mlp.outer", "value.weight", "gate.weight", "norm.weight", "heads.0.weight",
-    ]  # fmt: skip
-    return {re.sub(r"\d+", "0", theirs) for name in patterns for theirs in names_in(name, 1)}
+    size = dict(horizons=(1,), embed_dim=4, mlp_dim=2, depth=1, num_heads=1, experts=1, chosen=1)
+    ours = {name for dense in (False, True) for name in skeleton(TimeMoE, TimeMoEConfig(**size, dense=dense), 0, "official").state_dict()}
+    return {re.sub(r"\d+", "0", theirs) for name in ours for theirs in names_in(name)}

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modalities.common.linear import Linear, linear
+from modalities.common.linear import Linear
 
 
 class SwiGLU(nn.Module):
@@ -29,8 +29,7 @@ class Experts(nn.Module):
         self.chosen = chosen
         self.router, self.shared_gate = Linear(width, experts, bias=False), Linear(width, 1, bias=False)
         self.shared = SwiGLU(width, shared_hidden)
-        self.inner = nn.Parameter(torch.empty(experts * 2 * hidden, width))  # of each expert its gate, then its first layer
-        self.outer = nn.Parameter(torch.empty(experts * width, hidden))
+        self.experts = nn.ModuleList(SwiGLU(width, hidden) for _ in range(experts))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N, D) -> (N, D) and what the router said, (N, E) before the softmax."""
@@ -39,20 +38,35 @@ class Experts(nn.Module):
         order = picked.flatten().argsort(stable=True)
         place = torch.empty_like(order).scatter(0, order, torch.arange(len(order), device=order.device))
         sizes = torch.bincount(picked.flatten(), minlength=logits.shape[1]).tolist()
-        found = self.groups(_Grouped.apply(x, order, place, self.chosen), sizes)
+        groups = _Grouped.apply(x, order, place, self.chosen).split(sizes)
+        found = torch.cat([expert(group) for expert, group in zip(self.experts, groups)])
         mixed = _Permuted.apply(found, place, order).unflatten(0, (-1, self.chosen)) * weights.to(x.dtype)[..., None]
         return mixed.sum(dim=1) + torch.sigmoid(self.shared_gate(x)) * self.shared(x), logits
-
-    def groups(self, x: Tensor, sizes: list[int]) -> Tensor:
-        """Tokens (N k, D) in the order of the experts, so many for each -> what the experts make of them."""
-        inner, outer = self.inner.chunk(len(sizes)), self.outer.chunk(len(sizes))
-        return torch.cat([linear(gated(linear(part, first)), second) for part, first, second in zip(x.split(sizes), inner, outer)])
 
 
 def gated(x: Tensor) -> Tensor:
     """(..., 2 H), gate first -> (..., H)."""
-    gate, value = x.chunk(2, dim=-1)
-    return F.silu(gate) * value
+    return _Gated.apply(x)
+
+
+class _Gated(torch.autograd.Function):
+    """The product with SiLU of the gate; nothing but the input is kept for the gradient, which is written into one tensor."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        gate, value = x.chunk(2, dim=-1)
+        return F.silu(gate).mul_(value)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        of_x = torch.empty_like(x)
+        (gate, value), (of_gate, of_value) = x.chunk(2, dim=-1), of_x.chunk(2, dim=-1)
+        torch.mul(gradient, F.silu(gate), out=of_value)
+        torch.ops.aten.silu_backward.grad_input(gradient * value, gate, grad_input=of_gate)
+        return of_x
 
 
 class _Grouped(torch.autograd.Function):

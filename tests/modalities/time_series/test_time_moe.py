@@ -26,7 +26,7 @@ def test_groups_compute_what_the_loop_computes(changes):
     model, values = small(**changes), torch.randn(2, 9)
     loop = LoopedTimeMoE(model.config)
     loop.load_state_dict(interop.to_official(model))
-    require_same(model, step(model, lambda: answers(model, values)), step(loop, lambda: loop(values)[0]))
+    require_same(step(model, lambda: answers(model, values)), step(loop, lambda: loop(values)[0]))
 
 
 def test_earlier_points_do_not_see_later_ones():
