@@ -1,8 +1,10 @@
 """Tables: a row per time and a column per channel (wide), or a row per time and series (long); CSV by the standard library, without pandas."""
 
 import csv
+import math
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +51,7 @@ def _read_rows(rows: Iterator[list[str]], path: Path) -> list[Item]:
     if head is None:
         raise DataError(f"{path} is empty. Expected a header with the names of the columns, and a row for each time.")
     first = list(islice((row for row in rows if row), 1))
-    headless = all(_is_value(cell) for cell in head) and any(cell.strip() for cell in head)
+    headless = all(_is_value(cell) or is_time(cell) for cell in head) and any(_is_value(cell) and cell.strip() for cell in head)
     if not first and not headless:
         raise DataError(f"{path} has a header and no rows: there is no series in it.")
     begin = [head, *first] if headless else first
@@ -102,27 +104,34 @@ def _convert(begin: list[list[str]], rows: Iterator[list[str]], layout: Layout, 
         for key, column in (("time", layout.time), ("id", layout.id)):
             if column is not None:
                 texts[key].extend(row[column] for row in chunk)
-        cells = np.array(chunk)[:, layout.values] if layout.values else np.empty((len(chunk), 0), "U1")
-        parts.append(numbers(cells, [names[i] for i in layout.values], str(path), line + read))
+        parts.append(numbers(chunk, layout.values, names, str(path), line + read))
         read += len(chunk)
         chunk = list(islice((row for row in rows if row), CHUNK))
     return np.concatenate(parts), texts
 
 
-def numbers(cells: np.ndarray, names: Sequence[str], where: str, first: int) -> np.ndarray:
-    """Cells (rows, columns) of text as float64, NaN where one says that it is missing. DataError names row and column of what is no number."""
+def numbers(rows: list[list[str]], columns: Sequence[int], names: Sequence[str], where: str, first: int) -> np.ndarray:
+    """Some columns of rows of text as float64, NaN where a cell says that it is missing. DataError names row and column of what is no number."""
+    if not columns:
+        return np.empty((len(rows), 0))
+    pick = itemgetter(*columns) if len(columns) > 1 else lambda row: (row[columns[0]],)
     try:
-        values = cells.astype(np.float64)
+        values = np.array([*map(float, chain.from_iterable(map(pick, rows)))])
     except ValueError:
-        gone = np.isin(np.char.lower(np.char.strip(cells)), MISSING)
-        try:
-            values = np.where(gone, "nan", cells).astype(np.float64)
-        except ValueError:
-            row, column = next((r, c) for c in range(cells.shape[1]) for r in range(len(cells)) if not gone[r, c] and not _is_value(cells[r, c]))
-            comma = " Write decimals with a point." if "," in cells[row, column] else ""
-            raise DataError(f"{where}, row {first + row}, column {names[column]!r}: {shorten(str(cells[row, column]))} is no number.{comma}") from None
-    require_finite(values, names, where, first)
+        values = np.array([_number(row[column], names[column], where, first + i) for i, row in enumerate(rows) for column in columns])
+    values = values.reshape(len(rows), len(columns))
+    require_finite(values, [names[i] for i in columns], where, first)
     return values
+
+
+def _number(cell: str, name: str, where: str, row: int) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        if cell.strip().lower() in MISSING:
+            return math.nan
+        comma = " Write decimals with a point." if "," in cell else ""
+        raise DataError(f"{where}, row {row}, column {name!r}: {shorten(cell)} is no number.{comma}") from None
 
 
 def require_finite(values: np.ndarray, names: Sequence[str], where: str, first: int = 1) -> None:
