@@ -148,7 +148,7 @@ def to_items(columns: np.ndarray, texts: dict[str, list[str]], layout: Layout, n
         raise DataError(f"{where} has no column with numbers beside the time; its columns are {', '.join(map(str, names))}.")
     times = parse(texts["time"], f"{where}, column {names[layout.time]!r}", first) if layout.time is not None else None
     if not layout.long:
-        values, times, frequency = columns.T, times, None
+        values, frequency = np.ascontiguousarray(columns.T), None
         if times is not None:
             values, times, frequency = even(values, times, where, first)
         return [Item(stem, values, tuple(valued) if len(valued) > 1 else (), times, frequency)]
