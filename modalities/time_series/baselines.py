@@ -21,6 +21,8 @@ NORMAL = norm.ppf(LEVELS)[:, None]
 """Quantiles of the standard normal distribution."""
 RECENT = 1000
 """Of a longer history so many steps are fitted: time grows with the length, and little is gained."""
+PATHS = 500
+"""Futures that are simulated for intervals."""
 LONGEST_SEASON = 48
 """Exponential smoothing has a state for each step of a season; longer ones are fitted without it."""
 
@@ -130,13 +132,13 @@ def _fitted(model: type, values: np.ndarray, **kind: object) -> object | None:
 
 
 def _intervals(fitted: object, horizon: int) -> np.ndarray:
-    """Quantiles (9, H) of a fitted model: exact ones, or simulated where there is no formula."""
+    """Quantiles (9, H) of a fitted model, from simulated futures around its forecast: only some of the models have a formula."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        said = fitted.get_prediction(start=fitted.nobs, end=fitted.nobs + horizon - 1, simulate_repetitions=500, random_state=0)
-        mean = np.asarray(said.predicted_mean)
-        deviation = np.asarray(said.forecast_variance if said.forecast_variance is not None else said.simulation_results.var(1)) ** 0.5
-    return mean + NORMAL * deviation
+        errors = np.random.default_rng(0).standard_normal((horizon, PATHS)) * np.sqrt(fitted.scale)
+        futures = np.asarray(fitted.simulate(horizon, anchor="end", repetitions=PATHS, random_errors=errors)).reshape(horizon, PATHS)
+        quantiles = np.quantile(futures, LEVELS, axis=1)
+        return quantiles + np.asarray(fitted.forecast(horizon)) - quantiles[len(LEVELS) // 2]
 
 
 def _or_naive(quantiles: np.ndarray | None, history: np.ndarray, horizon: int, season: int, name: str) -> np.ndarray:

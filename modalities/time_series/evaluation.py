@@ -182,7 +182,7 @@ def main(
     model = pretrained.load(name)
     if not isinstance(model, Forecaster):
         raise ModelError(f"{name} is a {type(model).__name__}, which does not forecast.")
-    results = evaluate(model, open_sets(data), baselines, Protocol(horizon, windows))
+    results = evaluate(model, open_sets(data), baselines, Protocol(horizon, windows), label=Path(name).name)
     print(table(results))
     if to is not None:
         write_json(to, as_json(results))

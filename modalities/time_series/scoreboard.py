@@ -50,7 +50,7 @@ def overall(results: Sequence[SetScores]) -> dict[str, dict[str, float]]:
     """Forecaster -> geometric mean over data sets of the ratios to seasonal naive, and the mean coverage."""
     found = {}
     for name in results[0].scores:
-        ratios = {score: metrics.geometricmean([scores.ratio(name, score) for scores in results]) for score in NAMES}
+        ratios = {score: metrics.geometric_mean([scores.ratio(name, score) for scores in results]) for score in NAMES}
         found[name] = {**ratios, "coverage": mean([scores.scores[name]["coverage"] for scores in results])}
     return found
 
@@ -75,8 +75,8 @@ def table(results: Sequence[SetScores]) -> str:
 
 def as_json(results: Sequence[SetScores]) -> dict[str, Any]:
     """All scores, for a file: overall, per data set, per channel. What is not finite is null."""
-    per_set = [{key: value for key, value in vars(scores).items()} for scores in results]
-    return _finite({"command": command(), "reference": REFERENCE, "levels": LEVELS, "overall": overall(results), "sets": per_set})
+    per_set = [vars(scores) for scores in results]
+    return _finite({"command": command(), "reference": REFERENCE, "levels": metrics.LEVELS, "overall": overall(results), "sets": per_set})
 
 
 def _finite(value: Any) -> Any:

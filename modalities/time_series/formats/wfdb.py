@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from modalities.time_series.frequency import normalise
 from modalities.time_series.series import Item
 from trainer.errors import DataError
 
@@ -50,7 +51,7 @@ def read_record(path: Path) -> list[Item]:
             digital = np.where(row == INVALID.get(one.format, np.inf), np.nan, row)
             values[place] = (digital - one.baseline) / one.gain
     step = 1 / rate
-    frequency = f"{round(step)}s" if step >= 1 and step == round(step) else None
+    frequency = normalise(f"{round(step)}s") if step >= 1 and step == round(step) else None
     return [Item(path.stem, values, tuple(signal.name for signal in signals), frequency=frequency, static=np.array([rate]))]
 
 

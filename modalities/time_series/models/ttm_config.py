@@ -134,8 +134,8 @@ class TTMConfig:
     """R3: whether the quantile head moves the median; mean: it is the head's forecast."""
     mq_use_decoder_pool: bool = False
     """R3: whether the quantile head reads the decoder's tokens, too."""
-    mq_cond_path: Literal["pool", "flatten"] = "pool"
-    """R3: their mean, or all of them."""
+    mq_cond_path: Literal["pool", "flatten", "steps"] = "pool"
+    """R3: their mean, or all of them; steps: all of them, said anew for each step of the horizon (not in the official code), so that quantiles can widen."""
     mq_cond_mode: Literal["add", "concat"] = "add"
     """R3: how they are joined to what the forecast says."""
     mq_decoder_d_model: int = 8

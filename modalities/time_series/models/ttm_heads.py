@@ -55,7 +55,8 @@ class QuantileHead(nn.Module):
             self.dec_proj = nn.Linear(config.out_width, hidden)
         elif config.mq_use_decoder_pool:
             self.dec_tok_proj = nn.Linear(config.out_width, config.mq_decoder_d_model)
-            self.dec_flat_to_hidden = nn.Linear(config.tokens * config.mq_decoder_d_model, hidden)
+            steps = config.prediction_length if config.mq_cond_path == "steps" else 1
+            self.dec_flat_to_hidden = nn.Linear(config.tokens * config.mq_decoder_d_model, hidden * steps)
         joined = config.mq_use_decoder_pool and config.mq_cond_mode == "concat"
         self.pw2 = nn.Conv1d(2 * hidden if joined else hidden, len(config.quantile_levels), 1)
 
@@ -67,7 +68,7 @@ class QuantileHead(nn.Module):
         said = F.instance_norm(said, weight=self.inorm.weight, bias=self.inorm.bias, eps=self.inorm.eps) if rows.shape[2] > 1 else torch.zeros_like(said) + self.inorm.bias[:, None]
         said = F.gelu(self.pw1(said))
         if self.config.mq_use_decoder_pool:
-            condition = self._condition(tokens)[..., None]
+            condition = self._condition(tokens)[..., : rows.shape[2]]
             said = said + condition if self.config.mq_cond_mode == "add" else torch.cat([said, condition.expand(-1, -1, rows.shape[2])], 1)
         shift, rest = self.pw2(said).split([1, 2 * self.side], 1)
         distances = F.softplus(rest) + self.config.mq_eps
@@ -77,7 +78,7 @@ class QuantileHead(nn.Module):
         return quantiles.unflatten(0, forecast.shape[:2]).transpose(1, 2)
 
     def _condition(self, tokens: Tensor) -> Tensor:
-        """(B C, hidden)."""
+        """(B C, hidden, 1), or (B C, hidden, steps)."""
         if self.config.mq_cond_path == "pool":
-            return self.dec_proj(tokens.mean(2)).flatten(0, 1)
-        return self.dec_flat_to_hidden(self.dec_tok_proj(tokens).flatten(2)).flatten(0, 1)
+            return self.dec_proj(tokens.mean(2)).flatten(0, 1)[..., None]
+        return self.dec_flat_to_hidden(self.dec_tok_proj(tokens).flatten(2)).flatten(0, 1).unflatten(1, (self.config.mq_hidden, -1))
