@@ -9,12 +9,13 @@ from modalities.common import pretrained
 
 
 def predict(name: tyro.conf.Positional[str], files: tyro.conf.Positional[tuple[Path, ...]], /, to: Path | None = None, attention: bool = False, size: str | None = None) -> None:
-    """Apply a model to files: a classifier names classes, a masked auto-encoder draws reconstructions, a model that only gives features its attention.
+    """Apply a model to files: a classifier names classes, a masked auto-encoder draws reconstructions, a segmenter writes a mask for each picture, a model that
+    only gives features draws its attention.
 
     Args:
         name: Folder or name of the model.
         files: Files to read.
-        to: Where a picture goes. Default: reconstruction.png or attention.png.
+        to: Where a picture goes. Default: reconstruction.png, segmentation.png, attention.png. Masks of a segmenter lie beside it.
         attention: Draw what the class token of a vision transformer looks at, whatever else the model can do.
         size: Of an elastic model the part to apply: small, base, large, or width_depth as in 384_12. Default: the whole.
     """

@@ -1,7 +1,7 @@
 """Sheets of pictures as PNG files: reconstructions row by row, samples with captions, attention, nearest neighbours."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -40,18 +40,38 @@ def reconstruction_sheet(
     return row_sheet(pixels, path, title)
 
 
-def row_sheet(rows: dict[str, np.ndarray], path: Path | str, title: str = "") -> Path:
-    """Draw labelled rows of pictures, each uint8 (B, H, W, 3) of one size, sample by sample in columns. Returns the path of the PNG."""
+def row_sheet(rows: dict[str, np.ndarray], path: Path | str, title: str = "", legend: dict[str, tuple[int, int, int]] | None = None) -> Path:
+    """Draw labelled rows of pictures, each uint8 (B, H, W, 3) of one size, sample by sample in columns. Returns the path of the PNG.
+
+    `legend`: names and their colours, which are listed below the rows.
+    """
     first = next(iter(rows.values()))
     samples, height, width = len(first), *cell(first)
     left = 2 * GAP + max(math.ceil(font(TEXT).getlength(label)) for label in rows)
-    sheet, draw, top = new_sheet(title, left + samples * (width + GAP), len(rows) * (height + GAP))
+    across, down = left + samples * (width + GAP), len(rows) * (height + GAP)
+    places, below = _legend_places(legend or {}, left, across)
+    sheet, draw, top = new_sheet(title, across, down + below)
+    for (name, colour), (x, y) in zip((legend or {}).items(), places):
+        draw.rectangle((x, top + down + y, x + TEXT, top + down + y + TEXT), colour)
+        draw.text((x + TEXT + GAP // 2, top + down + y + TEXT // 2), name, INK, font(TEXT), anchor="lm")
     for row, (label, pictures) in enumerate(rows.items()):
         y = top + row * (height + GAP)
         draw.text((left - GAP, y + height // 2), label, INK, font(TEXT), anchor="rm")
         for column, picture in enumerate(pictures):
             sheet.paste(resized(picture, height, width), (left + column * (width + GAP), y))
     return save_sheet(sheet, path)
+
+
+def _legend_places(names: Iterable[str], left: int, right: int) -> tuple[list[tuple[int, int]], int]:
+    """Where the squares of a legend's colours lie (x, y) between two edges, line after line, and the height of all lines."""
+    places, x, y = [], left, 0
+    for name in names:
+        wide = TEXT + GAP // 2 + math.ceil(font(TEXT).getlength(name)) + 2 * GAP
+        if x > left and x + wide > right:
+            x, y = left, y + TEXT + GAP
+        places.append((x, y))
+        x += wide
+    return places, y + TEXT + GAP if places else 0
 
 
 def contact_sheet(

@@ -6,10 +6,9 @@ import matplotlib
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from modalities.common.model import Model
-from modalities.vision.maps import IGNORED
+from modalities.vision.masks import coloured_classes, palette
 from modalities.vision.models.multi_input import KEYS, MultiInputEncoder
 from modalities.vision.models.multimae import MultiMAE
 from modalities.vision.pictures import row_sheet, to_pixels
@@ -21,24 +20,16 @@ NEAR_FAR = "viridis_r"
 """Colours of depth: yellow is near, dark is far."""
 SPAN = 2.0
 """Deviations of depth to either side that the colours cover."""
-CLASSES = "tab20"
-"""Colours of classes, which begin again after twenty."""
-BLANK = (127, 127, 127)
+LISTED = 20
+"""Classes whose colours are explained."""
+OVERLAY = 0.5
+"""Share of the colours of the classes where they are laid over a picture."""
 
 
 def coloured_depth(depth: Tensor) -> np.ndarray:
     """Standardised depth (B, 1, H, W) -> uint8 (B, H, W, 3)."""
     share = ((depth[:, 0].detach().float().cpu() + SPAN) / (2 * SPAN)).clamp(0, 1).nan_to_num(0.5).numpy()
     return (matplotlib.colormaps[NEAR_FAR](share)[..., :3] * 255).round().astype(np.uint8)
-
-
-def coloured_classes(ids: Tensor, size: tuple[int, int]) -> np.ndarray:
-    """Class ids (B, h, w) -> uint8 (B, *size, 3); pixels without a label are grey."""
-    large = F.interpolate(ids[:, None].detach().float().cpu(), size=size, mode="nearest")[:, 0].long().numpy()
-    palette = matplotlib.colormaps[CLASSES]
-    colours = (palette(large % palette.N)[..., :3] * 255).round().astype(np.uint8)
-    colours[large == IGNORED] = BLANK
-    return colours
 
 
 def coloured(domain: str, maps: Tensor, preprocess: ImagePreprocess | None, logits: bool = False, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -91,7 +82,10 @@ def cross_sheet(model: MultiMAE, batch: Batch, path: Path, title: str = "") -> P
 
 
 def segmentation_sheet(model: Model, batch: Batch, path: Path, title: str = "") -> Path:
-    """Draw scenes in columns: the inputs, the labels, where the batch holds them, and what the model says."""
+    """Draw scenes in columns: the inputs, the labels, where the batch holds them, what the model says, and that laid over the first input.
+
+    Below stand the colours of the classes, where they have names.
+    """
     was_training = model.training
     model.eval()
     with torch.inference_mode():
@@ -104,4 +98,8 @@ def segmentation_sheet(model: Model, batch: Batch, path: Path, title: str = "") 
         rows = {"image": to_pixels(batch["image"], preprocess)}
     if "segmentation" in batch:
         rows["labelled"] = coloured_classes(batch["segmentation"], preprocess.size)
-    return row_sheet({**rows, "predicted": coloured("semseg", logits, preprocess, logits=True)}, path, title)
+    said = coloured("semseg", logits, preprocess, logits=True)
+    under = next(iter(rows.values()))
+    rows |= {"predicted": said, "overlay": (under * (1 - OVERLAY) + said * OVERLAY).round().astype(np.uint8)}
+    names = model.config.class_names
+    return row_sheet(rows, path, title, legend={name: tuple(palette()[i].tolist()) for i, name in enumerate(names[:LISTED])})

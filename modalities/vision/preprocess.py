@@ -151,18 +151,31 @@ class ImagePreprocess(Preprocess):
 
     def fit(self, picture: Picture, interpolation: str | None = None) -> Picture:
         """Resize (by `interpolation`, where it is another than that of pictures) and centre crop to `size`, pixels otherwise as they were."""
-        height, width = F.get_size(picture)
-        short, long = min(height, width), max(height, width)
-        if long > LONGEST * short:
-            height, width = min(height, LONGEST * short), min(width, LONGEST * short)
-            picture = F.center_crop(picture, [height, width])
-        h, w = (int(side / self.crop_pct) for side in self.size)
-        # The smallest size that covers (h, w) at the picture's own aspect; torchvision's rounding.
-        new = [h, int(h * width / height)] if h * width >= w * height else [int(w * height / width), w]
-        if new != [height, width]:
+        sides = list(F.get_size(picture))
+        middle, new = self._resizing(*sides)
+        picture = picture if middle == sides else F.center_crop(picture, middle)
+        if new != middle:
             mode = interpolation or self.interpolation
             picture = F.resize(picture, new, InterpolationMode(mode), antialias=not mode.startswith("nearest"))
         return F.center_crop(picture, list(self.size))
+
+    def seen(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Which part of a picture of this size the model sees after `fit`: top, left, height, width, in pixels of the picture, rounded."""
+        middle, new = self._resizing(height, width)
+        edges = []
+        for side, kept, resized, size in zip((height, width), middle, new, self.size):
+            half = min(size / resized, 1) * kept / 2
+            edges.append((round(side / 2 - half), round(side / 2 + half)))
+        (top, bottom), (left, right) = edges
+        return top, left, bottom - top, right - left
+
+    def _resizing(self, height: int, width: int) -> tuple[list[int], list[int]]:
+        """What is left of a picture that is extremely long, and the size that this is resized to before the crop."""
+        short = min(height, width)
+        height, width = min(height, LONGEST * short), min(width, LONGEST * short)
+        h, w = (int(side / self.crop_pct) for side in self.size)
+        # The smallest size that covers (h, w) at the picture's own aspect; torchvision's rounding.
+        return [height, width], [h, int(h * width / height)] if h * width >= w * height else [int(w * height / width), w]
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """(..., C, H, W) in 0..1, or uint8 -> float32 with the stored statistics."""

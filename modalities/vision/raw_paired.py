@@ -12,9 +12,10 @@ from modalities.common.sources import Encoded
 from modalities.vision import raw
 from modalities.vision.files import ImageTable
 from modalities.vision.images import to_tensor
+from modalities.vision.masks import BLANK
 from modalities.vision.paired import ENDINGS, FOLDERS, Beside, domain_of, folder_of, in_folder, in_table
 from modalities.vision.pictures import row_sheet
-from modalities.vision.pictures_maps import BLANK, coloured
+from modalities.vision.pictures_maps import coloured
 from modalities.vision.preprocess import ImagePreprocess
 from modalities.vision.preprocess_paired import PairedPreprocess
 from modalities.vision.sources import ImageFolder

@@ -17,6 +17,7 @@ from modalities.common.vit import ViTEncoder
 from modalities.vision.data import LabelledImages, preprocess_for
 from modalities.vision.data_segmentation import SegmentationPairs, training_preprocess
 from modalities.vision.evaluation import CLASSIFICATION, findings, predicted, probed, reconstructed, segmented, supervised
+from modalities.vision.masks import write_masks
 from modalities.vision.models.mae import MAE
 from modalities.vision.models.multi_input import EXAMPLES, MultiInputEncoder
 from modalities.vision.models.multimae import OWN, MultiMAE
@@ -30,7 +31,7 @@ from modalities.vision.objectives.multimae import MultiMAEObjective, MultiMAEObj
 from modalities.vision.objectives.segmentation import SegmentationConfig
 from modalities.vision.objectives.spark import SparKObjectiveConfig
 from modalities.vision.pictures import neighbour_sheet
-from modalities.vision.pictures_maps import cross_sheet, segmentation_sheet
+from modalities.vision.pictures_maps import cross_sheet, picture_of, segmentation_sheet
 from modalities.vision.preprocess_paired import PairedPreprocess
 from modalities.vision.recipes.mae import draw_reconstructions
 from modalities.vision.sources import ImageSource
@@ -129,16 +130,20 @@ def _segmentations(model: Segmenter, path: str, samples: int | None = None) -> t
 
 
 def predict(model: Model, files: list[Path], to: Path | None) -> str:
-    """What the model says of image files, as text. A masked auto-encoder draws its reconstructions to `to`, a vision transformer that only
-    gives features what its class token looks at."""
+    """What the model says of image files, as text. A masked auto-encoder draws its reconstructions to `to`, a segmenter its classes, which it
+    also writes as masks beside it, and a vision transformer that only gives features what its class token looks at."""
     batch = _read(model, files)
     if classifies(model):
         with torch.inference_mode():
             return described(model, model(batch), files)
-    if isinstance(model, (MultiMAE, Segmenter)):
-        draw = cross_sheet if isinstance(model, MultiMAE) else segmentation_sheet
-        to = draw(model, batch, to or Path("predictions.png"), _named(files))
-        return f"{len(files)} image(s) and what the model says of them: {to}"
+    if isinstance(model, MultiMAE):
+        to = cross_sheet(model, batch, to or Path("predictions.png"), _named(files))
+        return f"{len(files)} image(s) and what the model says of their other maps: {to}"
+    if isinstance(model, Segmenter):
+        to = segmentation_sheet(model, batch, to or Path("segmentation.png"), _named(files))
+        with torch.inference_mode():
+            masks = write_masks(model(batch), files, picture_of(model.preprocess), to)
+        return "\n".join([f"{len(files)} image(s) with the class of every pixel: {to}", *(f"{file}: {mask}" for file, mask in zip(files, masks))])
     objective = build_objective(model)
     if not isinstance(objective, MaskedReconstruction):
         if isinstance(model, (ViTEncoder, POA)):
@@ -160,6 +165,9 @@ def predict_attention(model: Model, files: list[Path], to: Path | None) -> str:
 def _read(model: Model, files: list[Path]) -> Batch:
     if model.preprocess is None:
         raise ModelError("This model has no preprocessor_config.json, so it cannot read files. Export it with its preprocessing.")
+    if isinstance(model, MultiInputEncoder) and model.needs_all_inputs and model.config.in_domains != ("rgb",):
+        inputs = ", ".join(model.config.in_domains)
+        raise ModelError(f"This model reads {inputs}, and here are pictures alone. In Python: model(model.preprocess({{...}})) with a list of files for each of them.")
     return model.preprocess([str(f) for f in files])
 
 

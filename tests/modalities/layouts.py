@@ -219,7 +219,7 @@ CASES = [
 ]  # fmt: skip
 """Every layout of every system."""
 
-OWN = {"video/internvideo-next-classifier", "vision/ssld", "vision/mae-segmenter", "vision/multivit-segmenter"}
+OWN = {"video/internvideo-next-classifier", "vision/ssld", "vision/mae-segmenter", "vision/multivit-segmenter", "vision/convnet-segmenter"}
 """Systems of which nobody else has checkpoints that the zoo reads."""
 
 each = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

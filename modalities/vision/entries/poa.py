@@ -55,7 +55,7 @@ SYSTEMS = {
             "pipeline_tag": "image-feature-extraction",
             "snippet": FEATURES,
         },
-        tasks={"classification": "vision/poa-vit"},
+        tasks={"classification": "vision/poa-vit", "segmentation": "vision/mae-segmenter"},
         exports=EXPORTS,
     ),
 }

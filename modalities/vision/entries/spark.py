@@ -24,7 +24,7 @@ RESNET_CITATION = """@article{he2015resnet,
 }"""
 
 EXPORTS = {"timm": "modalities.vision.exporting_convnet:timm_export"}
-TASKS = {"classification": "vision/convnet-classifier"}
+TASKS = {"classification": "vision/convnet-classifier", "segmentation": "vision/convnet-segmenter"}
 
 SYSTEMS = {
     "vision/spark": SystemEntry(

@@ -1,7 +1,7 @@
-"""From the tokens of a vision transformer to a class for every pixel: a linear head, and one like UPerNet.
+"""From the maps of an encoder to a class for every pixel: a linear head, and one like UPerNet.
 
-Every level is normed by the head itself, so that encoders with and without a last norm are treated alike. Letters: B batch, D width of the
-tokens, E width of the head, K classes, (h, w) the grid of patches.
+A map is what a stage of a convolutional network gives, or the tokens of a vision transformer after some block at their places. Every map is normed by the
+head itself, so that encoders with and without a last norm are treated alike. Letters: B batch, D width of a map, E width of the head, K classes.
 """
 
 import math
@@ -21,7 +21,7 @@ from trainer.errors import ConfigError
 BINS = (1, 2, 3, 6)
 """Sides of the grids that the pyramid pools to (Zhao et al. 2016, arXiv 1612.01105)."""
 LEVELS = 4
-"""Depths of the encoder that the UPerNet-like head reads, evenly spread."""
+"""Maps that the UPerNet-like head reads: the stages of a convolutional network, or as many depths of a transformer, evenly spread."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class SegmentationFields:
     num_classes: int = 150
     """Classes of a pixel. ADE20K has 150."""
     head: Literal["linear", "upernet"] = "linear"
-    """linear: a norm and a linear layer on the last tokens. upernet: tokens of four depths as a pyramid, pooled and merged (Xiao et al.
-    2018, arXiv 1807.10221), with group norm for batch norm."""
+    """linear: a norm and a linear layer on the last map. upernet: four maps as a pyramid, pooled and merged (Xiao et al. 2018, arXiv 1807.10221),
+    with group norm for batch norm."""
     head_dim: int = 256
     """Width of the UPerNet-like head; the linear one has none."""
     class_names: tuple[str, ...] = ()
@@ -47,13 +47,20 @@ class SegmentationFields:
             raise ConfigError(f"head_dim must be at least 1, found {self.head_dim}.")
 
     def levels(self, depth: int) -> tuple[int, ...]:
-        """After how many of `depth` blocks the head reads, ascending."""
+        """After how many of the `depth` blocks of a transformer the head reads, ascending."""
         return (depth,) if self.head == "linear" else tuple(math.ceil(depth * (i + 1) / LEVELS) for i in range(LEVELS))
 
 
-def segmentation_head(config: SegmentationFields, width: int) -> nn.Module:
-    """The head of a config for tokens of a width."""
-    return LinearHead(width, config.num_classes) if config.head == "linear" else UPerHead(width, config.head_dim, config.num_classes)
+def token_head(config: SegmentationFields, width: int) -> nn.Module:
+    """The head of a config for maps of tokens, all of one width and size."""
+    if config.head == "linear":
+        return LinearHead(width, config.num_classes)
+    return UPerHead([width] * LEVELS, config.head_dim, config.num_classes, token_scales(width))
+
+
+def pyramid_head(config: SegmentationFields, widths: Sequence[int]) -> nn.Module:
+    """The head of a config for the stages of a convolutional network."""
+    return LinearHead(widths[-1], config.num_classes) if config.head == "linear" else UPerHead(widths, config.head_dim, config.num_classes)
 
 
 def run_levels(blocks: Sequence[nn.Module], x: Tensor, after: Sequence[int]) -> list[Tensor]:
@@ -72,7 +79,7 @@ def as_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 class LinearHead(nn.Module):
-    """Levels of one: (B, L, D) -> logits (B, K, h, w)."""
+    """Maps of which the last is read: (B, D, h, w) -> logits (B, K, h, w)."""
 
     def __init__(self, width: int, classes: int) -> None:
         super().__init__()
@@ -81,34 +88,43 @@ class LinearHead(nn.Module):
         nn.init.trunc_normal_(self.classifier.weight, std=0.02)
         nn.init.zeros_(self.classifier.bias)
 
-    def forward(self, levels: list[Tensor], grid: tuple[int, int]) -> Tensor:
-        return as_map(self.classifier(self.norm(levels[0])), grid)
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        return self.classifier(self.norm(maps[-1].permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
 
 
 class UPerHead(nn.Module):
-    """Four levels (B, L, D) -> logits (B, K, 4h, 4w): a pyramid of strides 4, 2, 1, 1/2 of the grid, pooled at its top, merged downwards."""
+    """Maps (B, D_i, h_i, w_i) from fine to coarse -> logits (B, K, h_0, w_0): the coarsest is pooled to several grids, then they are merged downwards.
 
-    def __init__(self, width: int, dim: int, classes: int) -> None:
+    `scales`: what each map goes through before; for maps of one size what makes a pyramid of them.
+    """
+
+    def __init__(self, widths: Sequence[int], dim: int, classes: int, scales: Sequence[nn.Module] | None = None) -> None:
         super().__init__()
-        self.norms = nn.ModuleList(nn.LayerNorm(width, eps=1e-6) for _ in range(LEVELS))
-        larger = nn.Sequential(nn.ConvTranspose2d(width, width, 2, 2), nn.GELU(), nn.ConvTranspose2d(width, width, 2, 2))
-        self.scales = nn.ModuleList([larger, nn.ConvTranspose2d(width, width, 2, 2), nn.Identity(), nn.MaxPool2d(2, ceil_mode=True)])
-        self.laterals = nn.ModuleList(_convolved(width, dim, 1) for _ in range(LEVELS - 1))
-        self.pools = nn.ModuleList(nn.Sequential(nn.AdaptiveAvgPool2d(side), *_convolved(width, dim, 1)) for side in BINS)
-        self.bottleneck = _convolved(width + len(BINS) * dim, dim, 3)
-        self.smooth = nn.ModuleList(_convolved(dim, dim, 3) for _ in range(LEVELS - 1))
-        self.merge = _convolved(LEVELS * dim, dim, 3)
+        self.norms = nn.ModuleList(nn.LayerNorm(width, eps=1e-6) for width in widths)
+        self.scales = nn.ModuleList(scales or [nn.Identity() for _ in widths])
+        self.laterals = nn.ModuleList(_convolved(width, dim, 1) for width in widths[:-1])
+        self.pools = nn.ModuleList(nn.Sequential(nn.AdaptiveAvgPool2d(side), *_convolved(widths[-1], dim, 1)) for side in BINS)
+        self.bottleneck = _convolved(widths[-1] + len(BINS) * dim, dim, 3)
+        self.smooth = nn.ModuleList(_convolved(dim, dim, 3) for _ in widths[:-1])
+        self.merge = _convolved(len(widths) * dim, dim, 3)
         self.classifier = nn.Conv2d(dim, classes, 1)
 
-    def forward(self, levels: list[Tensor], grid: tuple[int, int]) -> Tensor:
-        maps = [scale(as_map(norm(x), grid)) for norm, scale, x in zip(self.norms, self.scales, levels)]  # from fine to coarse
-        top = torch.cat([maps[-1], *(_resized(pool(maps[-1]), maps[-1]) for pool in self.pools)], dim=1)
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        normed = (norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2) for norm, x in zip(self.norms, maps))
+        levels = [scale(x) for scale, x in zip(self.scales, normed)]  # from fine to coarse
+        top = torch.cat([levels[-1], *(_resized(pool(levels[-1]), levels[-1]) for pool in self.pools)], dim=1)
         merged = [self.bottleneck(top)]
-        for lateral, x in zip(reversed(self.laterals), reversed(maps[:-1])):
+        for lateral, x in zip(reversed(self.laterals), reversed(levels[:-1])):
             side = lateral(x)
             merged.insert(0, side + _resized(merged[0], side))
         merged[:-1] = [smooth(x) for smooth, x in zip(self.smooth, merged)]
         return self.classifier(self.merge(torch.cat([_resized(x, merged[0]) for x in merged], dim=1)))
+
+
+def token_scales(width: int) -> list[nn.Module]:
+    """What makes a pyramid of four maps of tokens: 4, 2, 1 and 1/2 times their size."""
+    larger = nn.Sequential(nn.ConvTranspose2d(width, width, 2, 2), nn.GELU(), nn.ConvTranspose2d(width, width, 2, 2))
+    return [larger, nn.ConvTranspose2d(width, width, 2, 2), nn.Identity(), nn.MaxPool2d(2, ceil_mode=True)]
 
 
 def _convolved(inputs: int, outputs: int, kernel: int) -> nn.Sequential:

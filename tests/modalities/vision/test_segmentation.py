@@ -13,19 +13,34 @@ from modalities.vision.augment import PretrainAugment
 from modalities.vision.data_segmentation import SegmentationPairs
 from modalities.vision.evaluation import confusion, mean_iou
 from modalities.vision.finetune import default_recipe
+from modalities.vision.maps import read_labels
+from modalities.vision.masks import whole_mask
+from modalities.vision.models.convnet import ConvNet, ConvNetClassifier, ConvNetClassifierConfig, ConvNetConfig
 from modalities.vision.models.mae import MAE, MAEConfig
 from modalities.vision.models.multimae import MultiMAE, MultiMAEConfig
-from modalities.vision.models.segmenters import MultiSegmenter, MultiSegmenterConfig, ViTSegmenter, ViTSegmenterConfig
+from modalities.vision.models.segmenters import (
+    ConvNetSegmenter,
+    ConvNetSegmenterConfig,
+    MultiSegmenter,
+    MultiSegmenterConfig,
+    ViTSegmenter,
+    ViTSegmenterConfig,
+)
+from modalities.vision.models.spark import SparK, SparKConfig
 from modalities.vision.models.vit import ViTClassifier, ViTClassifierConfig
 from modalities.vision.objectives.segmentation import SegmentationConfig
+from modalities.vision.preprocess import ImagePreprocess
 from modalities.vision.segment import SegmentationRecipe, tiny_recipe
+from modalities.vision.tasks import predict, write_example
 from tests.modalities.vision.references import randomise
 from tests.modalities.vision.test_paired import write_scenes
-from trainer.errors import ConfigError, DataError
+from trainer.errors import ConfigError, DataError, ModelError
+from zoo.cards import snippet
 from zoo.cli import main
 
 VIT = dict(input_size=16, patch_size=4, embed_dim=24, depth=3, num_heads=3)
 MULTI = dict(input_size=16, patch_size=4, embed_dim=24, depth=3, num_heads=3, semseg_stride=2, semseg_classes=7, dim_class_emb=8)
+CONV = dict(input_size=64, depths=(1, 1, 1, 1), widths=(8, 12, 16, 20))
 DECODER = dict(decoder_embed_dim=16, decoder_depth=1, decoder_num_heads=2)
 
 
@@ -44,6 +59,19 @@ def test_logits_for_every_pixel_and_gradients_everywhere(head):
         assert all(name.endswith(("pos_emb", "scales.1.bias", "scales.0.2.bias")) or ".qkv.bias" in name for name in frozen), frozen
 
 
+@pytest.mark.parametrize("block", ["basic", "convnext"])
+def test_a_convolutional_network_gives_its_pyramid(block):
+    model = ConvNetSegmenter(ConvNetSegmenterConfig(**CONV, block=block, num_classes=5, head="upernet", head_dim=8)).train()
+    batch = {"image": torch.randn(2, 3, 64, 64)}
+    assert [tuple(x.shape[1:]) for x in model.maps(batch)] == [(8, 16, 16), (12, 8, 8), (16, 4, 4), (20, 2, 2)]
+    logits = model(batch)
+    assert logits.shape == (2, 5, 64, 64)
+    logits.square().mean().backward()
+    assert all(p.grad is not None for p in model.parameters())
+    linear = ConvNetSegmenter(ConvNetSegmenterConfig(**CONV, block=block, num_classes=5))
+    assert linear(batch).shape == (2, 5, 64, 64) and set(linear.head.state_dict()) == {"norm.weight", "norm.bias", "classifier.weight", "classifier.bias"}
+
+
 def test_the_linear_head_is_a_norm_and_a_layer_on_the_last_tokens():
     model = randomise(ViTSegmenter(ViTSegmenterConfig(**VIT, num_classes=5)))
     batch = {"image": torch.randn(2, 3, 16, 16)}
@@ -56,6 +84,9 @@ def test_any_encoder_becomes_a_segmenter(tmp_path):
         "mae": (randomise(MAE(MAEConfig(**VIT, **DECODER))), ViTSegmenter, {}),
         "avg": (randomise(ViTClassifier(ViTClassifierConfig(**VIT, num_classes=3))), ViTSegmenter, {}),
         "token": (randomise(ViTClassifier(ViTClassifierConfig(**VIT, num_classes=0, pool="token"))), ViTSegmenter, {}),
+        "spark": (randomise(SparK(SparKConfig(**CONV, block="convnext", densify_norm="ln", decoder_width=32))), ConvNetSegmenter, {"head": "upernet", "head_dim": 8}),
+        "convnet": (randomise(ConvNet(ConvNetConfig(**CONV, block="basic"))), ConvNetSegmenter, {}),
+        "convnext": (randomise(ConvNetClassifier(ConvNetClassifierConfig(**CONV, block="convnext", num_classes=3))), ConvNetSegmenter, {}),
         "multi": (randomise(MultiMAE(MultiMAEConfig(**MULTI, decoder_dim=16, decoder_num_heads=2))), MultiSegmenter, {"in_domains": ("rgb",)}),
     }
     for name, (start, cls, options) in starts.items():
@@ -68,9 +99,9 @@ def test_any_encoder_becomes_a_segmenter(tmp_path):
         assert all(model.state_dict()[n].equal(in_memory.state_dict()[n]) for n in kept)
         model.save_pretrained(tmp_path / f"{name}-seg")
         again = zoo.from_pretrained(tmp_path / f"{name}-seg")
-        batch = {"image": torch.randn(1, 3, 16, 16)}
+        batch = {"image": torch.randn(1, 3, *start.config.input_size)}
         assert again(batch).equal(model.eval()(batch))
-        assert zoo.from_pretrained(tmp_path / f"{name}-seg", task="segmentation", num_outputs=9)(batch).shape == (1, 9, 16, 16)
+        assert zoo.from_pretrained(tmp_path / f"{name}-seg", task="segmentation", num_outputs=9)(batch).shape == (1, 9, *start.config.input_size)
     with pytest.raises(ConfigError, match="needs a head: say num_outputs"):
         zoo.from_pretrained(tmp_path / "mae", task="segmentation")
 
@@ -105,6 +136,25 @@ def test_mean_iou_by_hand():
     assert mean_iou(confusion(labels, said, 4)) == pytest.approx(float(theirs), abs=1e-6)
 
 
+@pytest.mark.parametrize("size", [(32, 32), (40, 64), (99, 33), (16, 16), (7, 700)])
+@pytest.mark.parametrize("crop_pct", [1.0, 0.875])
+def test_a_mask_lies_where_the_model_looked(size, crop_pct):
+    """The picture's own columns, as far as they are seen, come back as the mask."""
+    preprocess = replace(ImagePreprocess.default(32), crop_pct=crop_pct)
+    columns = torch.linspace(0, 1, size[1]).expand(3, *size).contiguous()
+    seen = preprocess.fit(columns)[0]  # (32, 32)
+    logits = torch.stack([(seen > 0.5).float(), (seen <= 0.5).float()])
+    mask = whole_mask(logits, preprocess, *size)
+    top, left, rows, width = preprocess.seen(*size)
+    inside = np.zeros(size, bool)
+    inside[top : top + rows, left : left + width] = True
+    assert mask.shape == size and (mask[~inside] == 255).all() and inside.any()
+    wanted = (columns[0] <= 0.5).int().numpy()
+    assert (mask[inside] != wanted[inside]).mean() < 0.04
+    if size[0] == size[1] and crop_pct == 1:
+        assert inside.all()
+
+
 def quick(recipe: SegmentationRecipe, **changes) -> SegmentationRecipe:
     return replace(recipe, train=replace(recipe.train, steps=4, batch_size=8, pictures=1), **changes)
 
@@ -121,7 +171,7 @@ def test_few_labelled_scenes_and_what_is_measured(tmp_path):
     assert next((tmp_path / "run" / "pictures").glob("*.png")).stat().st_size > 5000
 
 
-def test_the_scripts_on_files_with_two_inputs(tmp_path, capsys):
+def test_the_scripts_on_files_with_two_inputs(tmp_path, capsys, monkeypatch):
     """Pre-train MultiMAE on files, fine-tune it on depth and colour, segment with it, evaluate and predict: by the commands."""
     names = [f"{c}/{i}" for c in "ab" for i in range(6)]
     root = write_scenes(tmp_path / "scenes", names)
@@ -139,14 +189,38 @@ def test_the_scripts_on_files_with_two_inputs(tmp_path, capsys):
     capsys.readouterr()
     assert main(["evaluate", str(tmp_path / "seg"), "--data", str(root)]) == 0
     assert "mean IoU" in capsys.readouterr().out
-    assert main(["evaluate", str(tmp_path / "cls"), "--data", str(root)]) == 0
     assert main(["evaluate", str(tmp_path / "pre"), "--data", str(root)]) == 0
+    with pytest.raises(ModelError, match="reads rgb, depth, and here are pictures alone"):
+        predict(zoo.from_pretrained(tmp_path / "seg"), [root / "rgb" / "a" / "0.jpg"], None)
     assert main(["predict", str(tmp_path / "pre"), str(root / "rgb" / "a" / "0.jpg"), "--to", str(tmp_path / "p.png")]) == 0
     with Image.open(tmp_path / "p.png") as sheet:
         assert np.asarray(sheet).std() > 5
-    assert main(["publish", str(tmp_path / "cls"), "--to", str(tmp_path / "out")]) == 0  # the snippet of its card is run in a new process
+    write_example(classifier, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    found = {}
+    exec(compile(snippet(classifier, str(tmp_path / "cls")), "the card's lines", "exec"), found)
+    assert found["logits"].shape == (1, 2)
     card = (tmp_path / "pre" / "export" / "README.md").read_text()
     assert "`image`: 3 channel(s), 16 x 16; `depth`: 1 channel(s), 16 x 16; `semseg`: class ids, 8 x 8" in card
+
+
+def test_a_convolutional_network_by_the_commands(tmp_path, capsys):
+    """SparK's backbone with the pyramid's head, on files of several sizes: train, measure, write masks that can be labels again."""
+    root = write_scenes(tmp_path / "scenes", [str(i) for i in range(6)])
+    ConvNet(ConvNetConfig(**CONV, block="convnext")).save_pretrained(tmp_path / "net")
+    options = ["--task", "segmentation", "--head", "upernet", "--head_dim", "8", "--data.class_names", *"0123456", "--data.test_fraction", "0.3"]
+    quick = ["--train.steps", "2", "--train.batch_size", "4", "--train.pictures", "1", "--train.workers", "0"]
+    assert main(["finetune", str(tmp_path / "net"), "--data.path", str(root), "--to", str(tmp_path / "seg"), *options, *quick]) == 0
+    assert isinstance(zoo.from_pretrained(tmp_path / "seg"), ConvNetSegmenter)
+    Image.new("RGB", (90, 50), "red").save(tmp_path / "0.jpg")
+    capsys.readouterr()
+    assert main(["predict", str(tmp_path / "seg"), str(root / "rgb" / "0.jpg"), str(tmp_path / "0.jpg"), "--to", str(tmp_path / "out" / "s.png")]) == 0
+    assert f"{tmp_path / '0.jpg'}: {tmp_path / 'out' / 's-0-1.png'}" in capsys.readouterr().out
+    with Image.open(tmp_path / "out" / "s-0.png") as mask, Image.open(tmp_path / "out" / "s-0-1.png") as wide:
+        assert mask.mode == wide.mode == "P" and mask.size == (32, 24) and wide.size == (90, 50)
+        assert set(np.unique(wide)) <= {*range(7), 255} and (np.asarray(wide)[:, :15] == 255).all()
+    read_labels(tmp_path / "out" / "s-0.png", 7, ignored=True)
+    assert (tmp_path / "out" / "s.png").stat().st_size > 3000
 
 
 @pytest.mark.parametrize(
