@@ -8,14 +8,19 @@ A batch of this modality is a PyG `Batch`, moved to the device as a whole:
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal
 
+from modalities.common.folders import train_and_test
 from modalities.common.splits import Splits
 from modalities.graph.generated import BUILT_IN, LICENCE, SETS, SOURCE, GeneratedConfig, Part
 from modalities.graph.generated import graphs as generated_graphs
 from modalities.graph.preprocess import GraphPreprocess
+from modalities.graph.smiles import scaffold_split
 from modalities.graph.sources import GraphSource
-from trainer.errors import ConfigError, DataError, UnknownNameError, did_you_mean
+from modalities.graph.tables import GraphTable, read_folder, read_ogb, read_smiles, read_tu
+from trainer.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -23,9 +28,12 @@ class GraphSet:
     """Which graphs."""
 
     path: str = ""
-    """A built-in set of generated graphs: motifs, blocks, geometric, trees, molecules."""
+    """A built-in set of generated graphs (motifs, blocks, geometric, trees, molecules), a folder with TU text files, an OGB folder, a folder of graph
+    files (perhaps one folder for each class; perhaps `train` and `test`), or a table (.csv) of SMILES."""
+    labels: tuple[str, ...] = ()
+    """Columns of a table of SMILES that are labels. Empty: all that hold only 1, 0 and blanks."""
     nodes: Literal["auto", "features", "types", "degree", "constant"] = "auto"
-    """Node features of a new model: as given, one-hot types, one-hot degrees, or none. auto: the first of these that the set has."""
+    """Node features of a new model: as given, one-hot types, one-hot degrees, or none. auto: types, else features, else degrees."""
     generated: GeneratedConfig = field(default_factory=GeneratedConfig)
     """Size of a built-in set; other sets have none."""
 
@@ -38,17 +46,38 @@ class GraphSet:
         self._require_path()
         if model.encoder == "molecule":
             return GraphPreprocess("atoms", 2, self_loops=False)
-        kind = SETS[self.path]
-        nodes = ("types" if kind.types else "degree") if self.nodes == "auto" else self.nodes
-        width = {"types": kind.types, "constant": 1}.get(nodes, model.in_dim)
+        table = self._table(train_and_test(self.path, BUILT_IN, "graphs")[0]) if self.path not in BUILT_IN else None
+        types = table.types if table else SETS[self.path].types
+        given = table.graphs[0].get("x") if table else None
+        nodes = ("types" if types else "degree" if given is None else "features") if self.nodes == "auto" else self.nodes
+        if (nodes == "types" and not types) or (nodes == "features" and given is None):
+            raise ConfigError(f"The graphs of {self.path} have no {nodes}. Leave data.nodes at 'auto', or set it to 'degree'.")
+        width = {"types": types, "constant": 1, "features": 0 if given is None else given[0].numel()}.get(nodes, model.in_dim)
         return GraphPreprocess(nodes, width, positions=model.positions, position_dim=model.position_dim)
-
 
     def _require_path(self) -> None:
         if not self.path:
-            raise ConfigError(f"Say which graphs to use: --data.path NAME, one of the built-in sets: {', '.join(BUILT_IN)}.")
-        if self.path not in BUILT_IN:
-            raise UnknownNameError(f"{self.path!r} is no set of graphs.{did_you_mean(self.path, BUILT_IN)} Built-in sets: {', '.join(BUILT_IN)}.")
+            raise ConfigError(f"Say which graphs to use: --data.path PATH, or one of the built-in sets: {', '.join(BUILT_IN)}.")
+
+    def _table(self, path: str) -> GraphTable:
+        """The graphs of a path, read once."""
+        return read_table(path, self.labels)
+
+    def _open(self, path: str, preprocess: GraphPreprocess, classes: Sequence[str] | None = None, labelled: bool = True) -> GraphSource:
+        """The graphs of a path as a source."""
+        table = self._table(path)
+        labels, names = (table.labels, table.classes) if labelled else (None, ())
+        if labelled and labels is None:
+            raise DataError(f"The graphs of {path} have no labels. Expected {LABELLED}.")
+        if classes is not None and labelled and tuple(classes) != names:
+            raise DataError(f"{path} has the labels {', '.join(names)}, and the other part has {', '.join(classes)}.")
+        source = GraphSource(table.graphs, preprocess, labels, names, Path(path).resolve().name.partition(".")[0], {"source": "graphs of the user"}, table.names)
+        source.scaffolds = table.scaffolds
+        return source
+
+
+LABELLED = "TU files with DS_graph_labels.txt, an OGB folder with graph-label.csv.gz, one folder of graph files for each class, or a table with label columns"
+"""Where labels of graphs may come from."""
 
 
 @dataclass(frozen=True)
@@ -56,21 +85,38 @@ class UnlabelledGraphs(GraphSet):
     """Graphs for pre-training."""
 
     def build(self, preprocess: GraphPreprocess) -> GraphSource:
-        """The training graphs without labels. Held out: the test part of a built-in set."""
+        """The training graphs without labels. Held out: the test part of a built-in set, or the folder `test` beside `train`."""
         self._require_path()
-        source = built_in(self.path, "train", preprocess, self.generated, labelled=False)
-        source.held_out = built_in(self.path, "test", preprocess, self.generated, labelled=False)
+        if self.path in BUILT_IN:
+            source = built_in(self.path, "train", preprocess, self.generated, labelled=False)
+            source.held_out = built_in(self.path, "test", preprocess, self.generated, labelled=False)
+            return source
+        train, test = train_and_test(self.path, BUILT_IN, "graphs")
+        source = self._open(train, preprocess, labelled=False)
+        source.held_out = None if test is None else self._open(test, preprocess, labelled=False)
         return source
 
 
 @dataclass(frozen=True)
 class LabelledGraphs(Splits, GraphSet):
-    """Graphs in classes for fine-tuning and evaluation."""
+    """Graphs in classes, or with several labels each, for fine-tuning and evaluation."""
+
+    scaffold: bool = False
+    """Divide a table of molecules by their scaffolds, 80 % for training, 10 % left out for choosing, 10 % for testing (MoleculeNet), instead of at random."""
 
     def build(self, preprocess: GraphPreprocess) -> tuple[GraphSource, GraphSource]:
         """(training set, test set); the first cut down with `per_class`. The second is held out from the first."""
         self._require_path()
-        train, test = (built_in(self.path, part, preprocess, self.generated) for part in ("train", "test"))
+        if self.path in BUILT_IN:
+            train, test = (built_in(self.path, part, preprocess, self.generated) for part in ("train", "test"))
+        elif self.scaffold:
+            whole = self._open(self.path, preprocess)
+            if not whole.scaffolds:
+                raise ConfigError(f"data.scaffold divides tables of SMILES, and {self.path} is none.")
+            chosen = scaffold_split(whole.scaffolds)
+            train, test = whole.take(chosen[0]), whole.take(chosen[2])
+        else:
+            train, test = self.divided(self.path, BUILT_IN, "graphs", lambda path, known: self._open(path, preprocess, known))
         train = self.few(train)
         train.held_out = test
         return train, test
@@ -94,3 +140,25 @@ def built_in(name: str, part: Part, preprocess: GraphPreprocess, config: Generat
 def raw_parts(path: str, labelled: bool = True) -> dict[str, Any]:
     """Graphs are read as a whole, not sample by sample, so there are no files to pack: DataError says so."""
     raise DataError(f"{path}: sets of graphs are read as a whole and are not packed into tars. Give the path to a recipe as it is.")
+
+
+@lru_cache(maxsize=4)
+def read_table(path: str, labels: tuple[str, ...] = ()) -> GraphTable:
+    """The set of graphs at a path, in whichever form. DataError when it is none."""
+    place = Path(path)
+    if not place.exists():
+        raise DataError(f"{path} does not exist. Expected a set of graphs.")
+    if place.is_file():
+        if place.suffix.lower() != ".csv":
+            raise DataError(f"{path} is no set of graphs; a table of molecules ends in .csv, other sets are folders.")
+        return read_smiles(place, labels)
+    if labels:
+        raise ConfigError(f"data.labels names columns of a table of SMILES, and {path} is a folder. Leave it out.")
+    if list(place.glob("ind.*")):
+        raise DataError(
+            f"{path} holds the ind.* files of Planetoid, which are pickles and may run code, so they are not opened. Read them once with PyG's "
+            "Planetoid in an environment of your own and save edge_index, x and y with numpy.savez: such an .npz is read."
+        )
+    if list(place.glob("*_graph_indicator.txt")):
+        return read_tu(place)
+    return read_ogb(place) if (place / "raw" / "edge.csv.gz").exists() else read_folder(place)

@@ -32,6 +32,8 @@ class GraphSource(LabelledSource):
             raise DataError(f"{name} holds no graphs.")
         self.graphs, self.preprocess, self.name, self.about = list(graphs), preprocess, name, about or {}
         self.names, self.labels, self.classes = list(names), labels, tuple(classes)
+        self.scaffolds: list[str] = []
+        """Of molecules, the scaffold of each."""
         self.chosen = np.arange(len(self.graphs))
         """Which of the graphs these are, (N,)."""
         bare = [preprocess.transform(graph, f"{name}, {self._name(i)}") for i, graph in enumerate(self.graphs)]

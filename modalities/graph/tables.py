@@ -1,0 +1,216 @@
+"""Sets of graphs as people have them on the disk: TU text files, OGB folders, Planetoid, SMILES tables, folders of graph files.
+
+Every reader gives graphs, labels and names, and names the file and row of what is wrong.
+"""
+
+import csv
+import gzip
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+from modalities.graph.files import ENDINGS, read_graph
+from trainer.errors import DataError, shorten
+from trainer.optional import library
+
+MISSING = ("", "nan", "none", "null", "na")
+"""What an empty label looks like, in small letters."""
+
+
+@dataclass
+class GraphTable:
+    """A set of graphs, read."""
+
+    graphs: list[Data]
+    """The graphs, raw."""
+    labels: Tensor | None = None
+    """(N,) int64, or (N, T) float32 with NaN where a label is missing."""
+    classes: tuple[str, ...] = ()
+    """Names of classes or labels."""
+    names: list[str] = field(default_factory=list)
+    """What each graph is called."""
+    types: int = 0
+    """Kinds of nodes, where nodes have types."""
+    scaffolds: list[str] = field(default_factory=list)
+    """Of molecules, the scaffold of each."""
+
+
+def read_tu(folder: Path) -> GraphTable:
+    """TU text files: DS_A.txt (edges, from 1), DS_graph_indicator.txt, and as there are DS_graph_labels.txt, DS_node_labels.txt, DS_node_attributes.txt."""
+    name = next(folder.glob("*_graph_indicator.txt")).name.removesuffix("_graph_indicator.txt")
+    place = lambda part: folder / f"{name}_{part}.txt"  # noqa: E731
+    whose = _whole(place("graph_indicator"), 1)[:, 0] - 1
+    edges = _whole(place("A"), 2) - 1
+    nodes, graphs = len(whose), int(whose.max()) + 1
+    if (np.diff(whose) < 0).any() or whose.min() < 0:
+        row = int((np.diff(whose) < 0).argmax()) + 2 if (np.diff(whose) < 0).any() else int(whose.argmin()) + 1
+        raise DataError(f"{place('graph_indicator')}, line {row}: graphs are numbered from 1 and their nodes lie one after another.")
+    bad = ((edges < 0) | (edges >= nodes)).any(axis=1)
+    if bad.any():
+        raise DataError(f"{place('A')}, line {int(bad.argmax()) + 1}: nodes are numbered from 1 to {nodes:,}, found {(edges[bad.argmax()] + 1).tolist()}.")
+    bad = whose[edges[:, 0]] != whose[edges[:, 1]]
+    if bad.any():
+        raise DataError(f"{place('A')}, line {int(bad.argmax()) + 1}: the edge {(edges[bad.argmax()] + 1).tolist()} joins nodes of two graphs.")
+    sizes = np.bincount(whose, minlength=graphs)
+    if (sizes == 0).any():
+        raise DataError(f"{place('graph_indicator')}: graph {int((sizes == 0).argmax()) + 1} of {graphs:,} has no nodes.")
+    starts = np.concatenate([[0], sizes.cumsum()])
+    edges = edges[np.argsort(whose[edges[:, 0]], kind="stable")]
+    cuts = np.searchsorted(whose[edges[:, 0]], np.arange(graphs + 1))
+    attributes = _rows(place("node_attributes"), nodes) if place("node_attributes").exists() else None
+    types, kinds = None, np.empty(0)
+    if place("node_labels").exists():
+        kinds, types = np.unique(_whole(place("node_labels"), 1, nodes)[:, 0], return_inverse=True)
+    found = []
+    for i in range(graphs):
+        part = slice(starts[i], starts[i + 1])
+        graph = Data(edge_index=torch.from_numpy(np.ascontiguousarray(edges[cuts[i] : cuts[i + 1]].T) - starts[i]), num_nodes=int(sizes[i]))
+        if types is not None:
+            graph.node_type = torch.from_numpy(types[part])
+        if attributes is not None:
+            graph.x = torch.from_numpy(attributes[part].astype(np.float32))
+        found.append(graph)
+    labels, classes = None, ()
+    if place("graph_labels").exists():
+        names, numbers = np.unique(_whole(place("graph_labels"), 1, graphs)[:, 0], return_inverse=True)
+        labels, classes = torch.from_numpy(numbers), tuple(map(str, names))
+    return GraphTable(found, labels, classes, [f"graph {i + 1}" for i in range(graphs)], len(kinds))
+
+
+def read_ogb(folder: Path) -> GraphTable:
+    """An OGB folder with `raw/`: edge.csv.gz, num-node-list.csv.gz, num-edge-list.csv.gz, and as there are node-feat, edge-feat, graph-label."""
+    raw = folder / "raw"
+    counts = {what: _csv(raw / f"num-{what}-list.csv.gz").astype(np.int64)[:, 0] for what in ("node", "edge")}
+    edges = _csv(raw / "edge.csv.gz").astype(np.int64)
+    if len(edges) != counts["edge"].sum():
+        raise DataError(f"{raw / 'edge.csv.gz'} has {len(edges):,} edges, and num-edge-list.csv.gz promises {counts['edge'].sum():,}.")
+    features = {key: _csv(raw / f"{what}-feat.csv.gz") for key, what in (("x", "node"), ("edge_attr", "edge")) if (raw / f"{what}-feat.csv.gz").exists()}
+    for key, what in (("x", "node"), ("edge_attr", "edge")):
+        if key in features and len(features[key]) != counts[what].sum():
+            raise DataError(f"{raw / f'{what}-feat.csv.gz'} has {len(features[key]):,} rows, and num-{what}-list.csv.gz promises {counts[what].sum():,}.")
+    ends = {what: np.concatenate([[0], count.cumsum()]) for what, count in counts.items()}
+    found = []
+    for i in range(len(counts["node"])):
+        node, edge = (slice(ends[what][i], ends[what][i + 1]) for what in ("node", "edge"))
+        graph = Data(edge_index=torch.from_numpy(np.ascontiguousarray(edges[edge].T)), num_nodes=int(counts["node"][i]))
+        for key, part in (("x", node), ("edge_attr", edge)):
+            if key in features:
+                graph[key] = torch.from_numpy(features[key][part].astype(np.float32))
+        found.append(graph)
+    label_file = raw / "graph-label.csv.gz"
+    if not label_file.exists():
+        return GraphTable(found, names=[f"graph {i}" for i in range(len(found))])
+    labels = torch.from_numpy(_csv(label_file, missing=True).astype(np.float32))
+    if len(labels) != len(found):
+        raise DataError(f"{label_file} has {len(labels):,} rows for {len(found):,} graphs.")
+    return _labelled(found, labels, [f"task {i}" for i in range(labels.shape[1])], [f"graph {i}" for i in range(len(found))], str(label_file))
+
+
+def read_smiles(path: Path, columns: tuple[str, ...]) -> GraphTable:
+    """A table (.csv) with a column `smiles` and label columns with 1, 0 and blanks: `columns`, or all others that hold nothing else."""
+    Chem = library("rdkit.Chem", str(path))  # noqa: N806
+    from modalities.graph.smiles import molecule, scaffold
+
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or not (key := next((c for c in rows[0] if c.lower() in ("smiles", "mol")), None)):
+        raise DataError(f"{path} has no rows, or no column smiles; found {', '.join(rows[0]) if rows else 'nothing'}.")
+    graphs, scaffolds = [], []
+    for number, row in enumerate(rows, 2):
+        graphs.append(molecule(Chem, row[key] or "", f"{path}, line {number}"))
+        scaffolds.append(scaffold(row[key]))
+    names = [f"line {i + 2}, {shorten(row[key], 40)}" for i, row in enumerate(rows)]
+    chosen = list(columns) or [c for c in rows[0] if c != key and all(_yes_or_no(row[c]) is not None for row in rows)]
+    unknown = [c for c in chosen if c not in rows[0]]
+    if unknown:
+        raise DataError(f"{path} has no column {unknown[0]!r}. Columns: {', '.join(rows[0])}.")
+    if not chosen:
+        return GraphTable(graphs, names=names, scaffolds=scaffolds)
+    values = np.empty((len(rows), len(chosen)), np.float32)
+    for i, row in enumerate(rows):
+        for j, column in enumerate(chosen):
+            value = _yes_or_no(row[column])
+            if value is None:
+                raise DataError(f"{path}, line {i + 2}: {column} is {shorten(row[column])}; expected 1, 0, or nothing where it is not known.")
+            values[i, j] = value
+    found = _labelled(graphs, torch.from_numpy(values), chosen, names, str(path), several=True)
+    found.scaffolds = scaffolds
+    return found
+
+
+def read_folder(folder: Path) -> GraphTable:
+    """Graph files (see `files`) in a folder, or in one folder for each class."""
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in ENDINGS and not p.name.startswith("."))
+    if not files:
+        raise DataError(f"{folder} holds no set of graphs. Expected TU text files, an OGB folder with raw/, or graph files ({', '.join(ENDINGS)}), also in class folders.")
+    names = [p.relative_to(folder).as_posix() for p in files]
+    graphs = [read_graph(p) for p in files]
+    tops = [Path(n).parts[0] if len(Path(n).parts) > 1 else None for n in names]
+    classes = tuple(sorted({t for t in tops if t is not None}))
+    if len(classes) < 2 or None in tops:
+        return GraphTable(graphs, names=names)
+    return GraphTable(graphs, torch.tensor([classes.index(t) for t in tops]), classes, names)
+
+
+def _labelled(graphs: list[Data], labels: Tensor, columns: list[str], names: list[str], where: str, several: bool = False) -> GraphTable:
+    """A set with label columns (N, T); one complete column of whole numbers is classes, unless `several`. DataError for a column without any label."""
+    for column, values in zip(columns, labels.T):
+        if values.isnan().all():
+            raise DataError(f"{where}: the label {column!r} is missing for all graphs. Fill it, or leave the column out.")
+    if labels.shape[1] == 1 and not labels.isnan().any() and not several:
+        found, numbers = labels[:, 0].unique(return_inverse=True)
+        return GraphTable(graphs, numbers, tuple(f"{v:g}" for v in found.tolist()), names)
+    return GraphTable(graphs, labels, tuple(columns), names)
+
+
+def _yes_or_no(cell: str | None) -> float | None:
+    """1, 0, NaN for nothing; None for anything else."""
+    text = (cell or "").strip().lower()
+    return np.nan if text in MISSING else {"1": 1.0, "1.0": 1.0, "0": 0.0, "0.0": 0.0}.get(text)
+
+
+def _rows(path: Path, rows: int | None = None) -> np.ndarray:
+    """A text file of numbers with commas, (lines, columns) float64. DataError names the line."""
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read ({error}).") from error
+    found: list[list[float]] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            found.append([float(cell) for cell in line.split(",")])
+        except ValueError as error:
+            raise DataError(f"{path}, line {number}: {shorten(line)} does not hold numbers with commas between them.") from error
+        if len(found[-1]) != len(found[0]):
+            raise DataError(f"{path}, line {number} has {len(found[-1])} numbers, and the first line {len(found[0])}.")
+        if not np.isfinite(found[-1]).all():
+            raise DataError(f"{path}, line {number} holds NaN or infinity: {shorten(line)}.")
+    if not found or (rows is not None and len(found) != rows):
+        raise DataError(f"{path} has {len(found):,} lines{'' if rows is None else f'; expected {rows:,}, as many as the other files say'}.")
+    return np.array(found)
+
+
+def _whole(path: Path, columns: int, rows: int | None = None) -> np.ndarray:
+    """A text file of whole numbers, (lines, columns) int64."""
+    found = _rows(path, rows)
+    if found.shape[1] != columns or (found != np.floor(found)).any():
+        raise DataError(f"{path} must hold {columns} whole number(s) in each line, found {found.shape[1]} in the first.")
+    return found.astype(np.int64)
+
+
+def _csv(path: Path, missing: bool = False) -> np.ndarray:
+    """A gzipped table of numbers without header, (rows, columns). With `missing` blanks and nan become NaN."""
+    try:
+        text = gzip.decompress(path.read_bytes()).decode()
+        values = np.genfromtxt(io.StringIO(text), delimiter=",", ndmin=2, dtype=np.float64)
+    except (OSError, EOFError, ValueError) as error:
+        raise DataError(f"{path} is no gzipped table of numbers ({error}).") from error
+    if not missing and not np.isfinite(values).all():
+        row = int((~np.isfinite(values)).any(axis=1).argmax())
+        raise DataError(f"{path}, line {row + 1} holds something that is no finite number.")
+    return values
