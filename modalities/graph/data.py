@@ -14,9 +14,11 @@ from typing import Any, Literal
 
 from modalities.common.folders import train_and_test
 from modalities.common.splits import Splits
+from modalities.graph.files import read_graph
 from modalities.graph.generated import BUILT_IN, LICENCE, SETS, SOURCE, GeneratedConfig, Part
 from modalities.graph.generated import graphs as generated_graphs
 from modalities.graph.preprocess import GraphPreprocess
+from modalities.graph.sampling import NeighbourSource
 from modalities.graph.smiles import scaffold_split
 from modalities.graph.sources import GraphSource
 from modalities.graph.tables import GraphTable, read_folder, read_ogb, read_smiles, read_tu
@@ -29,7 +31,7 @@ class GraphSet:
 
     path: str = ""
     """A built-in set of generated graphs (motifs, blocks, geometric, trees, molecules), a folder with TU text files, an OGB folder, a folder of graph
-    files (perhaps one folder for each class; perhaps `train` and `test`), or a table (.csv) of SMILES."""
+    files (perhaps one folder for each class; perhaps `train` and `test`), a file of one graph, or a table (.csv) of SMILES."""
     labels: tuple[str, ...] = ()
     """Columns of a table of SMILES that are labels. Empty: all that hold only 1, 0 and blanks."""
     nodes: Literal["auto", "features", "types", "degree", "constant"] = "auto"
@@ -84,9 +86,17 @@ LABELLED = "TU files with DS_graph_labels.txt, an OGB folder with graph-label.cs
 class UnlabelledGraphs(GraphSet):
     """Graphs for pre-training."""
 
-    def build(self, preprocess: GraphPreprocess) -> GraphSource:
+    fanouts: tuple[int, ...] = ()
+    """For one large graph (a graph file): a sample is a node with so many random neighbours in the first step, in the second, ... Empty: graphs are taken whole."""
+
+    def build(self, preprocess: GraphPreprocess) -> GraphSource | NeighbourSource:
         """The training graphs without labels. Held out: the test part of a built-in set, or the folder `test` beside `train`."""
         self._require_path()
+        if self.fanouts:
+            graphs = self._table(self.path).graphs if self.path not in BUILT_IN else ()
+            if len(graphs) != 1:
+                raise ConfigError(f"data.fanouts draws neighbours in one large graph, and {self.path} is none. Give a file of one graph, or leave it out.")
+            return NeighbourSource(graphs[0], preprocess, self.fanouts, Path(self.path).stem)
         if self.path in BUILT_IN:
             source = built_in(self.path, "train", preprocess, self.generated, labelled=False)
             source.held_out = built_in(self.path, "test", preprocess, self.generated, labelled=False)
@@ -149,9 +159,9 @@ def read_table(path: str, labels: tuple[str, ...] = ()) -> GraphTable:
     if not place.exists():
         raise DataError(f"{path} does not exist. Expected a set of graphs.")
     if place.is_file():
-        if place.suffix.lower() != ".csv":
-            raise DataError(f"{path} is no set of graphs; a table of molecules ends in .csv, other sets are folders.")
-        return read_smiles(place, labels)
+        if place.suffix.lower() == ".csv":
+            return read_smiles(place, labels)
+        return GraphTable([read_graph(place)], names=[place.name])
     if labels:
         raise ConfigError(f"data.labels names columns of a table of SMILES, and {path} is a folder. Leave it out.")
     if list(place.glob("ind.*")):

@@ -1,0 +1,117 @@
+"""One large graph as many samples: the surroundings of each node, its neighbours drawn at random (Hamilton et al. 2017, GraphSAGE).
+
+Which neighbours are drawn follows from the sample's key and the node alone, so that the stream of batches is a pure function of (seed, step), goes on
+exactly after a stop, and does not depend on processes or workers.
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric.data import Batch, Data
+
+from modalities.graph.checks import count_nodes
+from modalities.graph.preprocess import GraphPreprocess
+from trainer.errors import ConfigError
+from trainer.randomness import draws, sample_keys
+
+ODD = np.uint64(0x9E3779B97F4A7C15)
+"""Spreads the numbers of nodes over all keys."""
+
+
+class NeighbourSource:
+    """Samples are the nodes of one graph, each with up to `fanouts[h]` neighbours of every node that was reached in h steps.
+
+    A batch holds, for each sample, a graph of its own: "x", "edge_index" (the drawn edges, as the preprocessing wants them: both ways, self loops), "root" (B,)
+    the place of each sample's own node, and with labels "y" (N,): the class of the root, -1 for all other nodes.
+    """
+
+    in_memory = True
+    key, label_key = "x", "y"
+    held_out: "NeighbourSource | None" = None
+
+    def __init__(self, graph: Data, preprocess: GraphPreprocess, fanouts: Sequence[int], name: str = "graph", labels: Tensor | None = None, classes: Sequence[str] = ()) -> None:
+        """`labels` (N,) int64 of the nodes. ConfigError for fanouts below 1, DataError for a graph that is damaged."""
+        if not fanouts or min(fanouts) < 1:
+            raise ConfigError(f"Neighbour sampling needs at least one number of neighbours, all at least 1, found {tuple(fanouts)}.")
+        if preprocess.positions != "none":
+            raise ConfigError("Positions of nodes belong to the whole graph and are not computed for drawn parts of it. Set model.positions to 'none'.")
+        self.preprocess, self.fanouts, self.name, self.classes = preprocess, tuple(fanouts), name, tuple(classes)
+        whole = preprocess.transform(graph, name)
+        self.nodes = count_nodes(whole, name)
+        self.x, self.labels = whole.x, labels
+        source, target = whole.edge_index.numpy()
+        plain = source != target
+        order = np.argsort(target[plain], kind="stable")
+        self.neighbours = source[plain][order]
+        """Sources of all edges, those that lead to one node together."""
+        self.first = np.concatenate([[0], np.bincount(target[plain], minlength=self.nodes).cumsum()])
+        """Where those of each node begin."""
+        self.chosen = np.arange(self.nodes)
+        """The nodes that are samples."""
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def id(self, index: int) -> str:
+        return f"node {self.chosen[index]}"
+
+    def take(self, indices: Sequence[int]) -> "NeighbourSource":
+        """The same graph with only these nodes as samples."""
+        part = copy.copy(self)
+        part.chosen = self.chosen[np.asarray(indices, np.int64)]
+        return part
+
+    def __getitem__(self, index: int) -> Data:
+        return self.fetch([index]).to_data_list()[0]
+
+    def fetch(self, indices: Sequence[int], keys: np.ndarray | None = None) -> Batch:
+        """A whole batch at once; without keys always with the same neighbours."""
+        roots = self.chosen[np.asarray(indices, np.int64)]
+        keys = sample_keys(0, [(0, int(i)) for i in indices]) if keys is None else keys
+        owners = np.arange(len(roots))
+        codes, edges = self._drawn(owners, roots, keys)
+        whose, nodes = np.divmod(codes, self.nodes)
+        made = Batch(x=self.x[torch.from_numpy(nodes)], edge_index=torch.from_numpy(edges), batch=torch.from_numpy(whose))
+        counts = np.bincount(whose, minlength=len(roots))
+        made.ptr = torch.from_numpy(np.concatenate([[0], counts.cumsum()]))
+        made._num_graphs = len(roots)
+        places = torch.from_numpy(np.searchsorted(codes, owners * self.nodes + roots))
+        made.root = places
+        if self.labels is not None:
+            made.y = torch.full((len(codes),), -1).index_copy(0, places, self.labels[torch.from_numpy(roots)])
+        ends = torch.from_numpy(np.searchsorted(whose[edges[0]], np.arange(len(roots) + 1)))
+        levels = {"x": made.ptr, "edge_index": ends, "root": torch.arange(len(roots) + 1), "y": made.ptr}
+        made._slice_dict = {key: levels[key] for key in made.keys() if key in levels}  # so that to_data_list works
+        made._inc_dict = {key: made.ptr[:-1] if key in ("edge_index", "root") else torch.zeros(len(roots), dtype=torch.long) for key in made._slice_dict}
+        return made
+
+    def _drawn(self, owners: np.ndarray, roots: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(owner * nodes + node of all that was reached, sorted; edges (2, E) between their places, sorted)."""
+        codes = owners * self.nodes + roots
+        frontier, sources, targets = codes, [], []
+        for step, fanout in enumerate(self.fanouts):
+            owner, node = np.divmod(frontier, self.nodes)
+            degree = self.first[node + 1] - self.first[node]
+            own = keys[owner] ^ ((node.astype(np.uint64) + np.uint64(1)) * ODD + np.uint64(step))
+            at = np.where((degree <= fanout)[:, None], np.arange(fanout), (draws(own, fanout) * degree[:, None]).astype(np.int64))
+            real = at < degree[:, None]
+            reached = self.neighbours[(self.first[node][:, None] + at)[real]] + np.broadcast_to(owner[:, None] * self.nodes, at.shape)[real]
+            sources.append(reached)
+            targets.append(np.broadcast_to(frontier[:, None], at.shape)[real])
+            frontier = np.setdiff1d(reached, codes)
+            codes = np.union1d(codes, frontier)
+        a, b = (np.searchsorted(codes, np.concatenate(ends)) for ends in (sources, targets))
+        if self.preprocess.undirected:
+            a, b = np.concatenate([a, b]), np.concatenate([b, a])
+        if self.preprocess.self_loops:
+            a, b = (np.concatenate([ends, np.arange(len(codes))]) for ends in (a, b))
+        return codes, np.stack(np.divmod(np.unique(a * len(codes) + b), len(codes)))
+
+    def describe(self) -> dict[str, Any]:
+        """Facts for logs and cards."""
+        facts = {"name": self.name, "samples": len(self), "nodes": self.nodes, "edges": len(self.neighbours), "neighbours drawn": list(self.fanouts), "source": "one graph"}
+        return {**facts, "classes": len(self.classes)} if self.classes else facts
