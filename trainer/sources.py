@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from trainer.decoders import decode, npy_header
-from trainer.errors import DataError, did_you_mean
+from trainer.errors import DataError, MissingDependencyError, did_you_mean
 from trainer.objective import Batch
 from trainer.remote import local_copy
 
-TABLES = (".csv", ".tsv", ".jsonl")
+TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 """Endings of tables."""
 KINDS = "biufc"
 """Kinds of numbers that become tensors."""
@@ -121,7 +121,7 @@ def _archive(path: Path) -> dict[str, np.ndarray]:
 
 
 class FileTable:
-    """A table that names a file in each row: .csv or .tsv with a header, or .jsonl with an object per line."""
+    """A table that names a file in each row: .csv or .tsv with a header, .jsonl with an object per line, or .parquet."""
 
     def __init__(self, path: Path | str, column: str = "path") -> None:
         """`column` holds the files: paths relative to the table (or absolute), or URLs. DataError names the line of what is wrong."""
@@ -138,7 +138,7 @@ class FileTable:
         self.files: list[str] = [row[column] for row in rows]
         """As the table names them."""
         self.columns: dict[str, list[Any]] = {name: [row[name] for row in rows] for name in names if name != column}
-        """The other columns: text, or what JSON holds."""
+        """The other columns: text, or what JSON or parquet hold."""
 
     def __len__(self) -> int:
         return len(self.files)
@@ -152,6 +152,9 @@ class FileTable:
         return self.table.parent / local_copy(self.files[index])
 
     def _rows(self) -> Iterator[dict[str, Any]]:
+        if self.table.suffix == ".parquet":
+            yield from _parquet_rows(self.table)
+            return
         try:
             text = self.table.read_text("utf-8-sig")
             if self.table.suffix == ".jsonl":
@@ -173,3 +176,17 @@ class FileTable:
             raise DataError(f"The table {self.table} cannot be read ({error.strerror}).") from error
         except (UnicodeDecodeError, json.JSONDecodeError, csv.Error, RecursionError) as error:
             raise DataError(f"The table {self.table} is damaged, or no UTF-8 table ({error}). Save it again.") from error
+
+
+def _parquet_rows(path: Path) -> list[dict[str, Any]]:
+    """All rows of a parquet file. DataError when it is damaged, MissingDependencyError without pyarrow."""
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingDependencyError("Reading parquet needs pyarrow: pip install 'modality-zoo[data]'.") from error
+    try:
+        return pyarrow.parquet.read_table(path, use_threads=False).to_pylist()
+    except OSError as error:
+        raise DataError(f"The table {path} cannot be read ({error.strerror or error}).") from error
+    except pyarrow.ArrowException as error:
+        raise DataError(f"The table {path} is damaged, or no parquet ({error}). Save it again.") from error

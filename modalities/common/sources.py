@@ -150,7 +150,11 @@ class TableSource(FolderSource):
         if labelled:
             if LABEL not in self.table.columns:
                 raise DataError(f"{path} has no column {LABEL!r} with the class of each {self.noun}, only {', '.join(('path', *self.table.columns))}.")
-            found = [str(label) for label in self.table.columns[LABEL]]
+            cells = self.table.columns[LABEL]
+            empty = next((row for row, cell in enumerate(cells, 1) if cell is None or cell == ""), None)
+            if empty is not None:
+                raise DataError(f"Row {empty} of {path} has no {LABEL}. Fill it, or take the row out.")
+            found = [str(cell) for cell in cells]
             self.classes = tuple(classes) if classes is not None else tuple(sorted(set(found)))
             strange = sorted(set(found) - set(self.classes))
             if strange or len(self.classes) < 2:

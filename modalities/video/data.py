@@ -39,7 +39,7 @@ class VideoSet:
 
     path: str = ""
     """"motion" (built in: generated moving shapes), a folder of video files, .npy files or folders of frames, tar shards (a folder of tars, an
-    index.json; also by http(s):// and hf://), or a table (.csv, .tsv, .jsonl with a column `path`). A folder may hold `train` and `val` (or `test`)."""
+    index.json; also by http(s):// and hf://), or a table (.csv, .tsv, .jsonl, .parquet with a column `path`). A folder may hold `train` and `val` (or `test`)."""
     stride: int = 4
     """Dense sampling: from one frame of a clip to the next, in frames of the video (K400: 4, SSv2: 2). For a new model; a trained one has its own."""
     sampling: Literal["dense", "segment"] = "dense"

@@ -93,7 +93,7 @@ class VideoArray(VideoSource):
 
 
 def open_videos(path: str | Path, preprocess: VideoPreprocess, labelled: bool = True, classes: Sequence[str] | None = None) -> VideoSource:
-    """The videos that a path or URL names: shards, a table (.csv, .tsv, .jsonl), or a folder. DataError when they are not as expected."""
+    """The videos that a path or URL names: shards, a table (.csv, .tsv, .jsonl, .parquet), or a folder. DataError when they are not as expected."""
     path = str(path)
     kind = VideoShards if is_shards(path) else VideoTable if is_table(path) else VideoFolder
     return kind(path, preprocess, labelled, classes)

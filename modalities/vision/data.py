@@ -40,7 +40,7 @@ class ImageSet:
 
     path: str = ""
     """"digits", "digits-cluttered" (both built in), a folder, tar shards (`photos-{000..127}.tar`, a folder of tars, an index.json; also
-    by http(s):// and hf://), or a table (.csv, .tsv, .jsonl with a column `path`). A folder may hold `train` and `val` (or `test`)."""
+    by http(s):// and hf://), or a table (.csv, .tsv, .jsonl, .parquet with a column `path`). A folder may hold `train` and `val` (or `test`)."""
     scenes: digits.SceneConfig = field(default_factory=digits.SceneConfig)
     """Drawing of "digits-cluttered"; other sets have no scenes."""
     on_error: Literal["raise", "skip"] = "raise"

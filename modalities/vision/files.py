@@ -19,7 +19,7 @@ ENDINGS = tuple(ending.removeprefix(".") for ending in EXTENSIONS)
 def open_images(
     path: str | Path, preprocess: ImagePreprocess, labelled: bool = True, classes: Sequence[str] | None = None, columns: Sequence[str] = ()
 ) -> ImageSource:
-    """The pictures that a path or URL names: shards, a table (.csv, .tsv, .jsonl), or a folder with image files. DataError when they are not as expected.
+    """The pictures that a path or URL names: shards, a table (.csv, .tsv, .jsonl, .parquet), or a folder with image files. DataError when they are not as expected.
 
     `columns` of a table hold several labels per picture, a yes or no each; ConfigError where there is no table.
     """
@@ -37,7 +37,7 @@ def open_images(
 def require_table(path: str) -> None:
     """Raise ConfigError unless several labels per picture can be read from what lies at a path."""
     if is_shards(path) or not is_table(path):
-        raise ConfigError(f"data.label_columns are columns of a table (.csv, .tsv, .jsonl), and {path} is none.")
+        raise ConfigError(f"data.label_columns are columns of a table (.csv, .tsv, .jsonl, .parquet), and {path} is none.")
 
 
 class ImageShards(ShardSource, ImageSource):

@@ -84,7 +84,9 @@ def test_a_table_of_files(tmp_path):
     (tmp_path / "t.csv").write_text('\ufeffpath,label\na/1.jpg,"cat, black"\n' + f"{tmp_path}/2.jpg,dog\n")
     (tmp_path / "t.tsv").write_text(f"label\tpath\ncat, black\ta/1.jpg\ndog\t{tmp_path}/2.jpg\n")
     (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n\n")
-    for ending in ("csv", "tsv", "jsonl"):
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(arrow.Table.from_pylist(rows), tmp_path / "t.parquet")
+    for ending in ("csv", "tsv", "jsonl", "parquet"):
         table = FileTable(tmp_path / f"t.{ending}")
         assert [table.path(i) for i in (0, 1)] == [tmp_path / "a/1.jpg", tmp_path / "2.jpg"] and table.columns["label"] == ["cat, black", "dog"]
         assert table.id(0) == "a/1.jpg" and len(table) == 2
@@ -103,6 +105,7 @@ def test_a_table_of_files(tmp_path):
         ("t.jsonl", '{"path": 3}\n', "Row 1 of"),
         ("t.jsonl", "{", "damaged"),
         ("t.xls", "x", "no table"),
+        ("t.parquet", "PAR1 cut", "damaged, or no parquet"),
     ],
 )
 def test_tables_that_are_refused(tmp_path, name, text, message):
