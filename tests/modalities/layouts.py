@@ -16,6 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from modalities.common.golden import Golden
+from modalities.time_series.interop import from_transformers
+from modalities.time_series.models.from_transformers import FORECASTERS
 from modalities.time_series.models.sspt import SSPT, SSPTConfig
 from modalities.vision.interop import mae as interop
 from modalities.vision.interop.poa import to_official
@@ -117,6 +119,16 @@ def series_golden(name: str) -> Callable[[], Checkpoint]:
     return make
 
 
+def of_transformers(kind: str, **arguments: Any) -> Callable[[], Checkpoint]:
+    """A forecaster of transformers with that library's code."""
+
+    def make() -> Checkpoint:
+        model = next(model for model in FORECASTERS if kind in model.config_class.family)
+        return from_transformers.to_transformers(randomise(model(model.config_class(kind, {"context_length": 16, "patch_length": 4, **arguments}))))
+
+    return make
+
+
 def sspt() -> Checkpoint:
     model = randomise(SSPT(SSPTConfig(in_chans=3, days=8, embed_dim=8, num_heads=2, extractor_layers=2, predictor_layers=2, num_stocks=5, num_sectors=2, average_price=1)))
     return dict(model.state_dict()), {"num_heads": 2}
@@ -200,6 +212,10 @@ CASES = [
          "encoder complete 61/61; norm of the mean complete 2/2; classification head complete 2/2", resized=("backbone.stem.0.weight",), telling="norm"),
     Case("TimelyGPT, signals", series_golden("timelygpt_cts"), "time_series/timelygpt", "official", "model complete 59/59; tokens complete 6/6; head complete 2/2", resized=(), telling="ln_f"),
     Case("TimelyGPT, codes", series_golden("timelygpt_ists"), "time_series/timelygpt-codes", "official", "model complete 57/57; table of codes complete 1/1; head complete 2/2", resized=(), telling="ln_f"),
+    Case("PatchTST, transformers", of_transformers("patchtst", patch_stride=4, d_model=8, ffn_dim=8, num_hidden_layers=2, num_input_channels=2), "time_series/patch-forecaster",
+         "transformers", "model complete 49/49", resized=(), telling="head.projection"),
+    Case("TimesFM, transformers", of_transformers("timesfm2_5", hidden_size=16, intermediate_size=16, head_dim=8, num_attention_heads=2, num_key_value_heads=2,
+         num_hidden_layers=2, horizon_length=8, output_quantile_len=8), "time_series/timesfm", "transformers", "model complete 38/38", resized=(), telling="input_ff_layer"),
     Case("SSPT, official", sspt, "time_series/sspt", "official",
          "feature extractor complete 27/27; predictor complete 24/24; head complete 2/2; pre-training heads complete 6/6", resized=(), telling="feature_extractor.embedding"),
     Case("CE-SSL with updates", series_golden("ce_ssl"), "time_series/ce-ssl", "official", "encoder complete 86/86; classification head complete 6/6", resized=(), telling="encoder_layers.0.bn1"),
@@ -219,7 +235,7 @@ CASES = [
 ]  # fmt: skip
 """Every layout of every system."""
 
-OWN = {"video/internvideo-next-classifier", "vision/ssld", "vision/mae-segmenter", "vision/multivit-segmenter", "vision/convnet-segmenter"}
+OWN = {"time_series/gpd", "video/internvideo-next-classifier", "vision/ssld", "vision/mae-segmenter", "vision/multivit-segmenter", "vision/convnet-segmenter"}
 """Systems of which nobody else has checkpoints that the zoo reads."""
 
 each = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

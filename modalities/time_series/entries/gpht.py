@@ -30,7 +30,7 @@ SYSTEMS = {
     )
 }
 
-RECIPES: dict[str, str] = {}
+RECIPES = {f"time_series/gpht-{size}": f"modalities.time_series.recipes.decoders:gpht_{size}" for size in ("base", "tiny")}
 
 
 def _gpht(size: str, parameters: int, summary: str, **fields: Any) -> ModelEntry:

@@ -41,7 +41,7 @@ SYSTEMS = {
     ),
 }
 
-RECIPES: dict[str, str] = {}
+RECIPES = {f"time_series/timelygpt-{size}": f"modalities.time_series.recipes.decoders:timelygpt_{size.replace('-', '_')}" for size in ("base", "tiny", "codes-tiny")}
 SMALL = dict(embed_dim=48, key_dim=48, value_dim=48, hidden_dim=96, depth=2, num_heads=4)
 
 MODELS = [
