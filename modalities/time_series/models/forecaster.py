@@ -93,6 +93,10 @@ class Forecaster(Model):
         """Probabilities of the quantiles that it forecasts, rising; none for a model of points."""
         return ()
 
+    def reads(self, key: str) -> bool:
+        """Whether the model reads `past_covariates` or `future_covariates`."""
+        return False
+
     @abstractmethod
     def direct(self, batch: Batch, horizon: int) -> Forecast:
         """Forecast of `horizon` <= `direct_horizon` steps in the units of the series; a checked batch of at most `context_length` points."""

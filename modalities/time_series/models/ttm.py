@@ -134,6 +134,9 @@ class TTM(Forecaster):
     def levels(self) -> tuple[float, ...]:
         return self.config.quantile_levels if self.config.multi_quantile_head else ()
 
+    def reads(self, key: str) -> bool:
+        return self._covariates(key) > 0
+
     def default_preprocess(self) -> SeriesPreprocess:
         return SeriesPreprocess(context_length=None)
 
@@ -240,10 +243,10 @@ class TTM(Forecaster):
         """Past (B, C, T) of all input channels, its mask, and what is known ahead of the exogenous ones (B, E, H)."""
         c, series, observed = self.config, batch["series"], batch["observed"]
         covariates = {key: batch.get(key) for key in ("past_covariates", "future_covariates")}
-        wanted = {"past_covariates": 0 if c.any_channels else len(c.past_only), "future_covariates": len(c.exogenous)}
         for key, values in covariates.items():
-            if (0 if values is None else values.shape[1]) != wanted[key]:
-                raise DataError(f"This TTM reads {wanted[key]} {key}, found {0 if values is None else values.shape[1]}. Fine-tune one with the covariates that you have.")
+            found, wanted = 0 if values is None else values.shape[1], self._covariates(key)
+            if found != wanted:
+                raise DataError(f"This TTM reads {wanted} {key}, found {found}. Fine-tune one with the covariates that you have.")
         if c.any_channels:
             return series, observed, None
         if series.shape[1] != len(c.targets):
@@ -260,6 +263,10 @@ class TTM(Forecaster):
         if ahead.shape[2] < c.horizon:  # a shorter forecast was asked for: what follows it stays as it is at its end
             ahead = torch.cat([ahead, known[..., -1:].expand(-1, -1, c.horizon - ahead.shape[2])], 2)
         return past, mask, ahead
+
+    def _covariates(self, key: str) -> int:
+        """How many covariates of a kind it reads."""
+        return 0 if self.config.any_channels else len(self.config.past_only if key == "past_covariates" else self.config.exogenous)
 
     def _frequency(self, batch: Batch) -> Tensor | None:
         """(B,) tokens of the sampling intervals, 0 where they are not told; None for a model that does not read them."""
