@@ -32,7 +32,7 @@ _RENAMED = ("scaling", "norm_mlp", "quantile_levels")
 """Arguments whose values are spelled otherwise."""
 _LOSS = ("loss", "quantile", "huber_delta", "point_extra_weight", "penalize_large_width_ratio", "width_penalty_mode")
 """Arguments of training."""
-_OURS = ("masked_context", "missing")
+_OURS = ("masked_context", "missing", "fcm_scaled")
 """Our fields that are no official argument."""
 _REFUSED = {"use_register_context_gating": False, "mq_use_positional": False, "scaling_dim": 1, "keepdim": True}
 """Arguments that other values of which the official classes themselves cannot use, or that no released model has."""
@@ -95,6 +95,8 @@ def to_official(model: Model) -> dict[str, Tensor]:
     """The state dict that the official class loads. ModelError for what that class cannot compute."""
     if model.config.missing != "zero" and model.config.scaling != "none":
         raise ModelError(f"The official class reads zeros for missing values, and this model was made for missing={model.config.missing}: it cannot be written in that layout.")
+    if model.config.fcm_scaled:
+        raise ModelError("The official forecast mixer reads values as they are, and that of this model scaled ones (fcm_scaled): it cannot be written in that layout.")
     return dict(model.state_dict())
 
 

@@ -77,6 +77,8 @@ class Forecaster(Model):
     """Base of the forecasting models. A subclass defines `direct`, `context_length`, `direct_horizon`, and `levels` where it has quantiles."""
 
     input_key: ClassVar[str] = "series"
+    frozen_parts: ClassVar[tuple[str, ...]] = ()
+    """Beginnings of the names of the weights that fine-tuning may leave as they are: the backbone."""
 
     @property
     @abstractmethod

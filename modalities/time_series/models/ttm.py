@@ -1,7 +1,7 @@
 """TTM, tiny time mixers R1, R2 and R3 (Ekambaram et al. 2024, arXiv 2401.03955; granite-tsfm 0.3.11, TinyTimeMixerForPrediction and ForMaskedPrediction)."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,14 @@ from modalities.time_series.models.ttm_encoder import Backbone
 from modalities.time_series.models.ttm_heads import ForecastMixer, QuantileHead
 from modalities.time_series.models.ttm_layers import Mixers, Sizes
 from modalities.time_series.preprocess import SeriesPreprocess
-from trainer.errors import DataError
+from trainer.config import replace
+from trainer.errors import DataError, ModelError
 from trainer.objective import Batch
 
+NEW = ("channel_feature_mixer.", "head.fcm_block.")
+"""Parts that fine-tuning may add."""
+NEUTRAL = ("channel_feature_mixer.mlp.fc2.", "head.fcm_block.mlp.")
+"""Of these, the layers that add nothing as long as they are zero."""
 ROWS = 256
 """Channels of all samples that go through the network at once where no gradient is wanted: their activations stay in the cache."""
 
@@ -110,6 +115,7 @@ class TTM(Forecaster):
 
     system: ClassVar[str] = "time_series/ttm"
     config_class: ClassVar[type] = TTMConfig
+    frozen_parts: ClassVar[tuple[str, ...]] = ("backbone.",)
     parts: ClassVar[dict[str, str]] = {"backbone.": "backbone", "decoder.": "decoder", "head.": "head", "multi_quantile_head_block.": "quantile head"}
 
     def __init__(self, config: TTMConfig = TTMConfig()) -> None:
@@ -133,6 +139,22 @@ class TTM(Forecaster):
     @property
     def levels(self) -> tuple[float, ...]:
         return self.config.quantile_levels if self.config.multi_quantile_head else ()
+
+    def extended(self, changes: dict[str, Any]) -> "TTM":
+        """A model of a changed config with these weights, for fine-tuning. What is new, mixers of channels and of forecasts, changes nothing before it is trained.
+
+        ModelError for a change after which other weights do not fit.
+        """
+        model, state = TTM(replace(self.config, changes)), self.state_dict()
+        for name, tensor in model.state_dict().items():
+            if name in state and state[name].shape == tensor.shape:
+                tensor.copy_(state[name])
+            elif not any(part in name for part in NEW):
+                raise ModelError(f"{', '.join(changes)} cannot be changed: {name} {tuple(tensor.shape)} finds no weights to begin with.")
+            elif any(part in name for part in NEUTRAL):
+                tensor.zero_()
+        model.name, model.preprocess, model.licence = self.name, self.preprocess, self.licence
+        return model.train(self.training)
 
     def reads(self, key: str) -> bool:
         return self._covariates(key) > 0
@@ -169,6 +191,9 @@ class TTM(Forecaster):
         past, observed, ahead = self._channels(batch)
         past, observed = self.read(past, observed, ahead)
         scaled, loc, scale = self.scaled(past, observed)
+        if self.config.fcm_scaled:
+            known = list(self.config.exogenous)
+            past, ahead = scaled, None if ahead is None else (ahead - loc[:, known]) / scale[:, known]
         rows = (scaled, past, ahead, self._frequency(batch), self._static(batch))
         channels = past.shape[1]
         if self.config.any_channels:  # each by itself: as samples of one channel

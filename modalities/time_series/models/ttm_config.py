@@ -98,6 +98,8 @@ class TTMConfig:
     """How many."""
     fcm_prepend_past: bool = True
     """Whether the first steps see the end of the past; otherwise zeros."""
+    fcm_scaled: bool = False
+    """Whether it reads past and exogenous values on the network's scale; otherwise as they are, as the official code, which wants scaled data."""
     masked_context: bool = False
     """Whether the horizon follows the context in the backbone's input, with the exogenous values known there (the official MaskedPrediction)."""
     mask_value: float = 0.0
