@@ -22,7 +22,7 @@ NEW = ("channel_feature_mixer.", "head.fcm_block.")
 """Parts that fine-tuning may add."""
 NEUTRAL = ("channel_feature_mixer.mlp.fc2.", "head.fcm_block.mlp.")
 """Of these, the layers that add nothing as long as they are zero."""
-ROWS = 256
+ROWS = 64
 """Channels of all samples that go through the network at once where no gradient is wanted: their activations stay in the cache."""
 
 

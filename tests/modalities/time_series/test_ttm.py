@@ -56,6 +56,16 @@ def test_channels_and_samples_do_not_know_each_other_and_go_in_parts(changes, mo
     assert parts.point.allclose(whole.point, atol=1e-4) and (whole.quantiles is None or parts.quantiles.allclose(whole.quantiles, atol=1e-4))
 
 
+def test_without_gradients_the_same_is_computed_in_another_order():
+    model = small(resolution_prefix_tuning=True)
+    scaled = torch.randn(3, 2, 32)
+    arguments = (scaled, scaled, None, torch.tensor([0, 1, 2]), None)
+    with torch.no_grad():
+        found = model.states(*arguments)
+    wanted = model.states(*arguments)
+    assert found.encoded.allclose(wanted.encoded, atol=1e-5) and found.point.allclose(wanted.point, atol=1e-5) and wanted.point.requires_grad
+
+
 def test_units_and_rising_quantiles():
     model, series = small(**QUANTILES), torch.randn(2, 1, 32)
     plain, moved = model.forecast({"series": series}, 6), model.forecast({"series": 100 * series - 7}, 6)
