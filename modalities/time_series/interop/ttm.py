@@ -93,10 +93,15 @@ def objective_of(config: Fields) -> Fields:
 
 def to_official(model: Model) -> dict[str, Tensor]:
     """The state dict that the official class loads. ModelError for what that class cannot compute."""
-    if model.config.missing != "zero" and model.config.scaling != "none":
-        raise ModelError(f"The official class reads zeros for missing values, and this model was made for missing={model.config.missing}: it cannot be written in that layout.")
-    if model.config.fcm_scaled:
-        raise ModelError("The official forecast mixer reads values as they are, and that of this model scaled ones (fcm_scaled): it cannot be written in that layout.")
+    c = model.config
+    own = {
+        f"missing={c.missing} (it reads zeros for missing values)": c.missing != "zero" and c.scaling != "none",
+        "fcm_scaled (its forecast mixer reads values as they are)": c.fcm_scaled,
+        "mq_cond_path=steps (its quantile head is told the same for each step)": c.multi_quantile_head and c.mq_cond_path == "steps",
+    }
+    for what, found in own.items():
+        if found:
+            raise ModelError(f"This model was made with {what}, which the official class does not have: it cannot be written in that layout.")
     return dict(model.state_dict())
 
 

@@ -79,7 +79,7 @@ def test_what_is_missing_is_the_mean_where_the_model_says_so():
     said = model.forecast({"series": series, "observed": observed}, 6).point
     filled = torch.where(observed, series, series[observed].mean())
     scaled, loc, scale = model.scaled(series, observed)
-    assert scaled[~observed].abs().max() == 0 and scaled.allclose((filled - loc) / scale, atol=1e-4)
+    assert scaled[~observed].abs().max() == 0 and scaled.allclose((filled - loc) / scale, atol=2e-3)
     assert model.forecast({"series": series[..., 20:], "observed": observed[..., 20:]}, 6).point.isfinite().all() and said.isfinite().all()
 
 
@@ -150,8 +150,9 @@ def test_without_a_config_the_shapes_tell_the_size():
     model = small(resolution_prefix_tuning=True, register_tokens=2, decoder_adaptive_patching_levels=0)
     described = interop.describe(model.state_dict(), None, "official", "here")
     assert from_dict(TTMConfig, described.fields) == model.config
-    with pytest.raises(ModelError, match="missing=mean"):
-        interop.to_official(small(missing="mean"))
+    for changes in (dict(missing="mean"), dict(fcm_scaled=True), dict(multi_quantile_head=True, mq_use_decoder_pool=True, mq_cond_path="steps")):
+        with pytest.raises(ModelError, match="cannot be written in that layout"):
+            interop.to_official(small(**changes))
 
 
 @pytest.mark.parametrize(
