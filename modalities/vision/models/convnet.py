@@ -16,9 +16,9 @@ from modalities.common.classifier import Classifier, HeadFields
 from modalities.common.loading import Adaptation, Change, Rule
 from modalities.common.model import Model
 from modalities.common.patches import adapt_patch_embedding
+from modalities.vision.models.image_model import ImageModel
 from modalities.vision.models.masked_convnet import MaskedBasicBlock, MaskedBottleneck, MaskedConvNeXt, MaskedResNet, Visible
-from modalities.vision.preprocess import ImagePreprocess
-from trainer.errors import ConfigError, DataError, ModelError
+from trainer.errors import ConfigError
 from trainer.objective import Batch
 
 STRIDE = 32
@@ -89,7 +89,7 @@ class ConvNetConfig:
         return "stem.0" if self.block == "convnext" else "conv1"
 
 
-class ConvNet(Model):
+class ConvNet(ImageModel):
     """Input `image` (B, C, H, W) float: RGB in 0..1, normalised by the ImageNet mean and deviation, or as `preprocess` says.
 
     `maps` gives the pyramid, `tokens` the places of the last map (B, h*w, D) in raster order, `embed` their mean (B, D); the mean of a
@@ -98,7 +98,6 @@ class ConvNet(Model):
 
     system = "vision/convnet"
     config_class = ConvNetConfig
-    input_key = "image"
     parts = {"backbone.": "encoder"}
 
     def __init__(self, config: ConvNetConfig) -> None:
@@ -110,25 +109,6 @@ class ConvNet(Model):
             block = MaskedBottleneck if config.block == "bottleneck" else MaskedBasicBlock
             layers = list(shared.pop("depths"))
             self.backbone = MaskedResNet(block, layers, num_classes=0, channels=config.widths, **shared)
-
-    def default_preprocess(self) -> ImagePreprocess | None:
-        """ImageNet's statistics for RGB, -1..1 for grey; other channels have no usual ones."""
-        return ImagePreprocess.usual(self.config.input_size, self.config.in_chans)
-
-    def input_shape(self) -> tuple[int, ...]:
-        return (self.config.in_chans, *self.config.input_size)
-
-    def input(self, batch: Batch) -> Tensor:
-        """The images of a batch. DataError when it has none, ModelError when the network cannot take them."""
-        if self.input_key not in batch:
-            raise DataError(f"{type(self).__name__} reads batch[{self.input_key!r}]; this batch holds: {', '.join(batch) or 'nothing'}.")
-        x = batch[self.input_key]
-        if tuple(x.shape[1:]) != self.input_shape() or not x.is_floating_point():
-            raise ModelError(
-                f"The model takes floating point inputs of shape (B, {', '.join(map(str, self.input_shape()))}) (channels, then size), "
-                f"found {tuple(x.shape)} {x.dtype}. Use the model's own `preprocess`, or build the model for this size."
-            )
-        return x
 
     def maps(self, batch: Batch, visible: Visible | None = None) -> list[Tensor]:
         """The maps of the four stages (B, C_i, H/2^(i+2), W/2^(i+2)), the finest first; with `visible`, those of the visible places alone."""

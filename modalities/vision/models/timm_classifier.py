@@ -10,9 +10,9 @@ import timm
 import torch
 from torch import Tensor
 
-from modalities.common.model import Model
-from modalities.vision.preprocess import ImagePreprocess
-from trainer.errors import ConfigError, DataError, ModelError, did_you_mean
+from modalities.common.classifier import check_names
+from modalities.vision.models.image_model import ImageModel
+from trainer.errors import ConfigError, did_you_mean
 from trainer.objective import Batch
 
 
@@ -38,11 +38,10 @@ class TimmClassifierConfig:
             raise ConfigError(f"timm has no network {self.architecture!r}.{did_you_mean(self.architecture, timm.list_models())}")
         if min(*self.input_size, self.in_chans, self.num_classes) < 1:
             raise ConfigError(f"input_size, in_chans and num_classes must be at least 1, found {self.input_size}, {self.in_chans} and {self.num_classes}.")
-        if self.class_names and len(self.class_names) != self.num_classes:
-            raise ConfigError(f"class_names has {len(self.class_names)} names for num_classes={self.num_classes}. Give one per class, or none.")
+        check_names(self.class_names, self.num_classes)
 
 
-class TimmClassifier(Model):
+class TimmClassifier(ImageModel):
     """Input `image` (B, C, H, W) float, normalised as `preprocess` says; `forward` gives logits (B, num_classes).
 
     `tokens` are the last features (B, N, D), of a convnet the places of its map in raster order; `embed` is what the head sees, (B, D).
@@ -50,7 +49,6 @@ class TimmClassifier(Model):
 
     system = "vision/ssld"
     config_class = TimmClassifierConfig
-    input_key = "image"
 
     def __init__(self, config: TimmClassifierConfig) -> None:
         super().__init__(config)
@@ -62,22 +60,6 @@ class TimmClassifier(Model):
         with torch.device("meta"):  # only transformers have a size of their own
             fixed = hasattr(timm.create_model(c.architecture), "set_input_size")
         return {"in_chans": c.in_chans, "num_classes": c.num_classes, **({"img_size": list(c.input_size)} if fixed else {})}
-
-    def default_preprocess(self) -> ImagePreprocess | None:
-        """ImageNet's statistics for RGB, -1..1 for grey; other channels have no usual ones."""
-        return ImagePreprocess.usual(self.config.input_size, self.config.in_chans)
-
-    def input_shape(self) -> tuple[int, ...]:
-        return (self.config.in_chans, *self.config.input_size)
-
-    def input(self, batch: Batch) -> Tensor:
-        """The images of a batch. DataError or ModelError when they are not there or of another shape."""
-        if self.input_key not in batch:
-            raise DataError(f"{type(self).__name__} reads batch[{self.input_key!r}]; this batch holds: {', '.join(batch) or 'nothing'}.")
-        image = batch[self.input_key]
-        if tuple(image.shape[1:]) != self.input_shape():
-            raise ModelError(f"This model takes inputs of shape (B, {', '.join(map(str, self.input_shape()))}), found {tuple(image.shape)}.")
-        return image
 
     def tokens(self, batch: Batch) -> Tensor:
         return self._as_tokens(self.network.forward_features(self.input(batch)))

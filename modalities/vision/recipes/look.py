@@ -10,11 +10,9 @@ from modalities.vision.data import ImageSource, LabelledImages, preprocess_for
 from modalities.vision.evaluation import probed
 from modalities.vision.models.convnet import ConvNet, ConvNetConfig
 from modalities.vision.objectives.look import LOOK, LOOKConfig
+from modalities.vision.recipes.resnets import by_momentum, on_a_laptop
 from modalities.vision.recipes.spark import LARGE_SCENES
 from trainer.config import replace
-from trainer.optim import OptimConfig
-from trainer.recipe import TrainConfig
-from trainer.schedule import ScheduleConfig
 
 
 @dataclass(frozen=True)
@@ -45,12 +43,7 @@ def look_resnet50() -> LOOKRecipe:
     return LOOKRecipe(
         recipe=name,
         model=replace(ConvNetConfig(), registry.find(name).fields),
-        train=TrainConfig(
-            batch_size=256,
-            epochs=90,
-            optim=OptimConfig(name="momentum", base_lr=0.1, betas=None, weight_decay=1e-4),
-            schedule=ScheduleConfig(warmup=0.05),
-        ),
+        train=by_momentum(256, 90, 0.1),
     )
 
 
@@ -62,5 +55,5 @@ def look_tiny() -> LOOKRecipe:
         model=replace(ConvNetConfig(), registry.find(name).fields),
         objective=LOOKConfig(memory=1024, neighbours=50, momentum=0.98, hidden=128, width=32),
         data=LabelledImages("digits-cluttered", replace(LARGE_SCENES, {"test_views": 1}), augment=FinetuneAugment.none()),
-        train=TrainConfig(batch_size=32, steps=150, log_every=10, pictures=0, optim=OptimConfig(lr=1e-3, weight_decay=0.05), schedule=ScheduleConfig(warmup=0.05)),
+        train=on_a_laptop(pictures=0),
     )

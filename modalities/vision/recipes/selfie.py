@@ -12,11 +12,9 @@ from modalities.vision.evaluation import FEATURES
 from modalities.vision.models.convnet import ConvNet, ConvNetConfig
 from modalities.vision.objectives.selfie import Selfie, SelfieConfig
 from modalities.vision.recipes.mae import MAERecipe
+from modalities.vision.recipes.resnets import by_momentum, on_a_laptop
 from modalities.vision.recipes.spark import LARGE_SCENES
 from trainer.config import replace
-from trainer.optim import OptimConfig
-from trainer.recipe import TrainConfig
-from trainer.schedule import ScheduleConfig
 
 
 @dataclass(frozen=True)
@@ -47,12 +45,7 @@ def selfie_resnet50() -> SelfieRecipe:
     return SelfieRecipe(
         recipe=name,
         model=replace(ConvNetConfig(), registry.find(name).fields),
-        train=TrainConfig(
-            batch_size=512,
-            epochs=200,
-            optim=OptimConfig(name="momentum", base_lr=0.03, betas=None, weight_decay=1e-4),
-            schedule=ScheduleConfig(warmup=0.05),
-        ),
+        train=by_momentum(512, 200, 0.03),
     )
 
 
@@ -64,5 +57,5 @@ def selfie_tiny() -> SelfieRecipe:
         model=replace(ConvNetConfig(), registry.find(name).fields),
         objective=SelfieConfig(hidden=1 / 3, depth=1, heads=4, mlp=128, dropout=0.0),
         data=UnlabelledImages("digits-cluttered", LARGE_SCENES, augment=PretrainAugment.none()),
-        train=TrainConfig(batch_size=32, steps=150, log_every=10, optim=OptimConfig(lr=1e-3, weight_decay=0.05), schedule=ScheduleConfig(warmup=0.05)),
+        train=on_a_laptop(),
     )
