@@ -232,6 +232,8 @@ CASES = [
     Case("Chronos-2, official", golden("time_series/chronos2.safetensors"), "time_series/chronos-2", "official",
          "special tokens complete 1/1; patch embedding complete 6/6; encoder complete 19/19; forecast head complete 6/6", joined=4, resized=(),
          telling="encoder.final_layer_norm"),
+    Case("FlowState, official", golden("time_series/flowstate.safetensors"), "time_series/flowstate", "official",
+         "embedding complete 2/2; encoder complete 24/24; decoder complete 2/2", resized=(), telling="model.embed"),
 ]  # fmt: skip
 """Every layout of every system."""
 

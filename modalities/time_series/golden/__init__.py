@@ -5,9 +5,9 @@ from collections.abc import Callable
 from torch import Tensor
 
 from modalities.common.golden import Golden, run_by
-from modalities.time_series.golden import chronos2, ce_ssl, chronos_bolt, gpht, sspt, time_moe, timelygpt, ttm
+from modalities.time_series.golden import ce_ssl, chronos2, chronos_bolt, flowstate, gpht, sspt, time_moe, timelygpt, ttm
 
-RUNNERS: dict[str, Callable[[Golden], dict[str, Tensor]]] = {**chronos2.RUNNERS, **ce_ssl.RUNNERS, **chronos_bolt.RUNNERS, **gpht.RUNNERS, **sspt.RUNNERS, **time_moe.RUNNERS, **timelygpt.RUNNERS, **ttm.RUNNERS}
+RUNNERS: dict[str, Callable[[Golden], dict[str, Tensor]]] = {**chronos2.RUNNERS, **flowstate.RUNNERS, **ce_ssl.RUNNERS, **chronos_bolt.RUNNERS, **gpht.RUNNERS, **sspt.RUNNERS, **time_moe.RUNNERS, **timelygpt.RUNNERS, **ttm.RUNNERS}
 """What a golden file calls its model -> the function that recomputes its outputs and gradients, under the file's names."""
 
 
