@@ -32,6 +32,7 @@ class VideoFile:
     def __init__(self, source: str | os.PathLike | bytes, where: str | None = None) -> None:
         self.where = where or ("the video" if isinstance(source, bytes) else str(source))
         self._av = library("av", self.where)
+        self._converter = self._av.video.reformatter.VideoReformatter()
         self._shape: tuple[int, ...] | None = None
         self._file = io.BytesIO(source) if isinstance(source, bytes) else _open(Path(source), self.where)
         try:
@@ -69,16 +70,18 @@ class VideoFile:
 
     def frames(self, indices: Sequence[int], limit: int = LIMIT) -> np.ndarray:
         """The frames of some numbers, ascending, (n, H, W, 3) uint8 RGB. DataError when one cannot be decoded or has another size."""
-        found: list[np.ndarray] = []
-        for index, frame in zip(indices, self._decoded(indices)):
-            found.append(frame)
+        found = np.empty((0, 0, 0, 3), np.uint8)
+        for number, (index, frame) in enumerate(zip(indices, self._decoded(indices))):
             self._shape = self._shape or frame.shape
             if frame.shape != self._shape:
                 (h, w), (height, width) = self._shape[:2], frame.shape[:2]
                 raise DataError(f"{self.where} changes its size from {w} x {h} to {width} x {height} pixels at frame {index}. Encode it again in one size.")
-            if frame.nbytes * len(found) > limit:
+            if frame.nbytes * (number + 1) > limit:
                 raise DataError(f"{self.where} is longer than {limit:,} bytes of frames. Cut it into clips.")
-        return np.stack(found)
+            if number == 0:
+                found = np.empty((min(len(indices), limit // frame.nbytes), *frame.shape), np.uint8)
+            found[number] = frame
+        return found
 
     def _opened(self) -> Any:
         head = self._file.read(12)
@@ -124,16 +127,16 @@ class VideoFile:
 
     def _decoded(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
         """The frames of ascending numbers one by one, from as few key frames as possible."""
-        position, decoder = -1, None
+        position, decoder, wanted = -1, None, {self._times[index] for index in indices}
         try:
             for index in indices:
                 key = max((k for k in self._keys if k <= index), default=0)
                 if decoder is None or key > position + 1:
-                    decoder = self._from(key)
+                    decoder = self._from(key, wanted)
                 for frame in decoder:
                     time = _time(frame)
                     if time is not None and time >= self._times[index]:
-                        yield frame.to_ndarray(format="rgb24")
+                        yield self._pixels(frame)
                         position = index
                         break
                 else:
@@ -143,14 +146,27 @@ class VideoFile:
         except Exception as error:
             raise DataError(f"{self.where} cannot be decoded near frame {position + 1} ({error}). Fetch it again or remove it.") from error
 
-    def _from(self, key: int) -> Iterator[Any]:
+    def _pixels(self, frame: Any) -> np.ndarray:
+        """A frame as (H, W, 3) RGB. With one converter for the whole file, as setting one up takes longer than using it."""
+        plane = self._converter.reformat(frame, format="rgb24").planes[0]
+        rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
+        return rows[:, : 3 * plane.width].reshape(plane.height, plane.width, 3)
+
+    def _from(self, key: int, wanted: set[int]) -> Iterator[Any]:
         """The frames from a key frame on. Containers seek by other times than those of showing, so where one lands too late it goes back further."""
         self._container.seek(self._times[key], stream=self._stream)
-        frames = self._container.decode(self._stream)
+        frames = self._shown(wanted)
         first = next(frames, None)
         if first is not None and key > 0 and (_time(first) or 0) > self._times[key]:
-            return self._from(max((k for k in self._keys if k < key), default=0))
+            return self._from(max((k for k in self._keys if k < key), default=0), wanted)
         return itertools.chain([] if first is None else [first], frames)
+
+    def _shown(self, wanted: set[int]) -> Iterator[Any]:
+        """The frames from here on; those that are not shown at a time in `wanted` and that no other frame is made of are not decoded."""
+        context = self._stream.codec_context
+        for packet in self._container.demux(self._stream):
+            context.skip_frame = "NONREF" if packet.pts is not None and packet.pts not in wanted else "DEFAULT"
+            yield from packet.decode()
 
 
 def _time(frame: Any) -> int | None:

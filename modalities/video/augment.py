@@ -54,13 +54,11 @@ class PretrainTransform:
         self.config, self.preprocess = config, preprocess
 
     def __call__(self, raw: Any) -> Tensor:
-        return self.several(raw, 1)[0]
+        return self._crop(random_clips(raw, self.preprocess, 1)[0])
 
     def several(self, raw: Any, clips: int) -> Tensor:
         """`clips` random clips of one video, which is opened once."""
-        p = self.preprocess
-        found = as_clips(raw, lambda count: np.stack([p.sampler.random(count) for _ in range(clips)]), p.channels)
-        return torch.stack([self._crop(clip) for clip in found])
+        return torch.stack([self._crop(clip) for clip in random_clips(raw, self.preprocess, clips)])
 
     def _crop(self, clip: Tensor) -> Tensor:
         if self.config.scales is None:
@@ -130,13 +128,11 @@ class FinetuneTransform:
         self.erase = RandomErasing(config.erase_prob, mode="pixel", max_count=1, device="cpu")
 
     def __call__(self, raw: Any) -> Tensor:
-        return self.several(raw, 1)[0]
+        return self._change(random_clips(raw, self.preprocess, 1)[0])
 
     def several(self, raw: Any, clips: int) -> Tensor:
         """`clips` random clips of one video, each changed in its own way; the video is opened once."""
-        p = self.preprocess
-        found = as_clips(raw, lambda count: np.stack([p.sampler.random(count) for _ in range(clips)]), p.channels)
-        return torch.stack([self._change(clip) for clip in found])
+        return torch.stack([self._change(clip) for clip in random_clips(raw, self.preprocess, clips)])
 
     def _change(self, clip: Tensor) -> Tensor:
         p, c = self.preprocess, self.config
@@ -178,6 +174,11 @@ def resized_crop(height: int, width: int, scale: tuple[float, float], ratio: tup
     shape = min(max(width / height, ratio[0]), ratio[1])
     w, h = (width, min(round(width / shape), height)) if width / height < shape else (min(round(height * shape), width), height)
     return (height - h) // 2, (width - w) // 2, h, w
+
+
+def random_clips(raw: Any, preprocess: VideoPreprocess, clips: int) -> list[Tensor]:
+    """Clips (T, C, H, W) at random places of one video, which is opened once."""
+    return as_clips(raw, lambda count: np.stack([preprocess.sampler.random(count) for _ in range(clips)]), preprocess.channels)
 
 
 def _resized(clip: Tensor, preprocess: VideoPreprocess) -> Tensor:

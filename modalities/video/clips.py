@@ -122,6 +122,8 @@ def _grouped(read: Callable[[list[int]], np.ndarray], wanted: np.ndarray, channe
     """The wanted frames (clips, T), each read once, as clips."""
     numbers, places = np.unique(wanted, return_inverse=True)
     frames = _channels(torch.from_numpy(np.ascontiguousarray(read(numbers.tolist()))), channels, where)
+    if wanted.size == len(numbers) and (places.ravel()[:-1] < places.ravel()[1:]).all():  # each frame once, in its order: nothing to copy
+        return list(frames.split(wanted.shape[1]))
     return [frames[torch.from_numpy(row)] for row in places.reshape(wanted.shape)]
 
 
@@ -135,5 +137,5 @@ def _channels(frames: Tensor, channels: int, where: str) -> Tensor:
             raise DataError(f"{where} holds floats from {low:.4g} to {high:.4g}; expected 0..1. Give plain pixels, divided by their full range.")
         frames = frames.clamp(0, 1)
     if frames.shape[1] == channels:
-        return frames.contiguous()
-    return F.rgb_to_grayscale(frames) if channels == 1 else frames.expand(-1, 3, -1, -1).contiguous()
+        return frames
+    return F.rgb_to_grayscale(frames) if channels == 1 else frames.expand(-1, 3, -1, -1)

@@ -128,8 +128,10 @@ class VideoPreprocess(Preprocess):
 
     def normalise(self, clip: Tensor) -> Tensor:
         """(..., T, C, H, W) in 0..1, or uint8 -> (..., C, T, H, W) float32 with the stored statistics."""
-        pixels = clip.float().div_(255) if clip.dtype == torch.uint8 else clip.float()
-        return (pixels.transpose(-3, -4) - _statistic(self.mean, pixels.device)).div_(_statistic(self.std, pixels.device))
+        scale = 255 if clip.dtype == torch.uint8 else 1
+        found = torch.empty(clip.transpose(-3, -4).shape, device=clip.device)
+        found.copy_(clip.transpose(-3, -4))  # type and order of axes in one go
+        return found.mul_(1 / (scale * _statistic(self.std, clip.device))).sub_(_statistic(self.mean, clip.device) / _statistic(self.std, clip.device))
 
     def pixels(self, video: Tensor) -> Tensor:
         """The reverse of `normalise` but for the order of axes: (..., C, T, H, W) in 0..1, not clipped."""

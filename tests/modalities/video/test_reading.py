@@ -49,6 +49,18 @@ def test_b_frames_are_shown_in_their_order(tmp_path):
         assert grounds(video.frames([1, 2, 3, 17, 28])) == [1, 2, 3, 17, 28]
 
 
+@pytest.mark.parametrize("ending", [".mp4", ".webm", ".avi", ".mkv"])
+def test_frames_that_are_passed_over_change_nothing(ending, tmp_path):
+    """Frames that no other one is made of are not decoded when they are not asked for; the others are the same to the bit."""
+    av = pytest.importorskip("av")
+    path = write_video(tmp_path / f"a{ending}", moving(40), gop=20)
+    with av.open(str(path)) as container:
+        plain = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    with VideoFile(path) as video:
+        for wanted in (range(0, 40, 4), [1, 2, 3], [5, 18, 19, 20, 21, 39], [39], range(40)):
+            assert (video.frames(wanted) == plain[list(wanted)]).all()
+
+
 def test_one_frame_and_a_clip_longer_than_the_file(tmp_path):
     pytest.importorskip("av")
     one = write_video(tmp_path / "one.mp4", moving(1))
