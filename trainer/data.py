@@ -10,7 +10,7 @@ not dealt out to processes or workers, and there may be fewer shards than reader
 import gc
 import os
 import signal
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -49,6 +49,8 @@ class Source(Protocol):
     - `positions(seed, total) -> Positions`: the whole sequence, where it does not consist of epochs;
     - `counts(seed, total, position) -> dict`: samples seen of each part before a position, for the log;
     - `sized(size) -> Source`: the same samples at a smaller size, for plans that change it; else finished samples are made smaller;
+    - `compact() -> (Source, finish)`: the same samples in a form that is smaller to hand over from worker processes (uint8 pixels), and what makes
+      the usual batch of one of theirs, here;
     - `in_memory`: true when samples cost too little to need worker processes;
     - `describe()`: facts about the data for logs and cards.
     """
@@ -179,8 +181,9 @@ class Stream:
         The same worker processes serve all epochs. Raises whatever ZooError a sample raises, DataError when the source cannot be read. (When a
         worker is killed, torch raises a RuntimeError from a signal handler, wherever the main thread happens to be.)
         """
+        source, finish = self._handed_over()
         loader = DataLoader(
-            _Fetcher(self.source, self.seed, self.plan.entry),
+            _Fetcher(source, self.seed, self.plan.entry),
             batch_sampler=StepBatches(self.positions, self.plan, first, share),
             collate_fn=_same,
             num_workers=worker_count(self.source, workers),
@@ -198,13 +201,19 @@ class Stream:
                     return
                 if isinstance(batch, ZooError):
                     raise batch
-                yield batch
+                yield finish(batch)
         except OSError as error:
             # one that comes from a worker carries its traceback in its text
             raise DataError(f"Cannot read the training data: {str(error).strip().splitlines()[-1]}. Is it still where it was?") from error
         finally:
             if loader.num_workers and stream is not None:
                 stream._shutdown_workers()  # now, not when the traceback that holds it goes: at the end of the process torch relies on SIGTERM
+
+    def _handed_over(self) -> tuple[Source, Callable[[Batch], Batch]]:
+        """What the workers read, and what then makes the batch. Not asked of wrapped sources (they read in their own way), nor where a plan changes sizes."""
+        if hasattr(type(self.source), "compact") and self.plan.entry is None:
+            return self.source.compact()
+        return self.source, _same
 
     def samples(self, step: int, some: int = BOOKMARK) -> list[tuple[int, str]]:
         """(epoch, id) of the first samples of a step."""

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
+from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Column
@@ -171,16 +172,28 @@ class TensorBoard(Callback):
         """Show the picture file of this step."""
         if self.writer is not None:
             self.writer.add_image(picture_tag(path), read_picture(path), trainer.step, dataformats="HWC")
+            if (moving := path.with_suffix(".gif")).exists():
+                self.writer.file_writer.add_summary(_animation(moving), trainer.step)
 
     def close(self, trainer: "Trainer") -> None:
         if self.writer is not None:
             self.writer.close()
 
 
+def _animation(path: Path) -> Any:
+    """A GIF as it is, for TensorBoard's page of images, which plays it. (`add_video` would need a further library to make one.)"""
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    with Image.open(path) as image:
+        width, height = image.size
+    return Summary(value=[Summary.Value(tag="animation", image=Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=path.read_bytes()))])
+
+
 class Pictures(Callback):
     """Calls `draw(objective, path, title)` at evenly spread steps and puts the result in `pictures/` and on the boards.
 
     What to draw is the modality's business (reconstructions, spectrograms, forecasts). The files are called by `name` and the step.
+    An animation may be written beside the picture, of the same name with the ending .gif.
     """
 
     def __init__(self, draw: Callable[[Objective, Path, str], None], *boards: PictureBoard, name: str = "step") -> None:
@@ -206,7 +219,8 @@ class Pictures(Callback):
         unfinished = path.with_name(TEMPORARY + path.name)
         path.parent.mkdir(exist_ok=True)
         self.draw(objective, unfinished, f"step {trainer.step:,} of {trainer.steps:,}")
-        unfinished.replace(path)
+        for drawn in sorted(path.parent.glob(f"{unfinished.stem}.*")):  # what lies beside the picture under its name, too: an animation
+            drawn.replace(path.with_suffix(drawn.suffix))
         for board in self.boards:
             board.picture(trainer, path)
 

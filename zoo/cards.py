@@ -33,13 +33,13 @@ log = logging.getLogger("zoo")
 LICENCE = "apache-2.0"
 TEMPLATE = Path(__file__).parents[1] / "model_cards" / "TEMPLATE.md"
 CARD = "README.md"
-PICTURE, CURVES = "picture.png", "curves.png"
+PICTURE, ANIMATION, CURVES = "picture.png", "picture.gif", "curves.png"
 VIEWS = {
     "attention": "What the class token (without one, the mean of all patches) looks at in the last block: the image, the mean of all heads laid over it, single heads",
     "neighbours": "Images (left) and those with the nearest features, with the cosine",
 }
 """Sheets that a run draws beside its main one -> what they show. The first part of the file names in the run, and all of it here."""
-PICTURES = (PICTURE, *(f"{name}.png" for name in VIEWS), CURVES)
+PICTURES = (PICTURE, ANIMATION, *(f"{name}.png" for name in VIEWS), CURVES)
 """Names of the pictures beside the card."""
 FOLDER = "path/to/this/folder"
 """What a card calls the place of its own model."""
@@ -63,7 +63,7 @@ def write_card(model: Model, record: dict[str, Any], run: Path, where: str = FOL
     CheckpointError when the result is no valid card, or when the marks of another are damaged.
     """
     origin = {"kind": "training", "record": record, "recipe": (run / "recipe.yaml").read_text(encoding="utf-8").strip()}
-    drawn = {PICTURE: latest_picture(run), **{f"{name}.png": latest_picture(run, name) for name in VIEWS}, CURVES: run / CURVES if (run / CURVES).exists() else None}
+    drawn = {PICTURE: latest_picture(run), ANIMATION: latest_picture(run, ending=".gif"), **{f"{name}.png": latest_picture(run, name) for name in VIEWS}, CURVES: run / CURVES if (run / CURVES).exists() else None}
     return card_of(model, origin, where, {name: path for name, path in drawn.items() if path}, [*renews, run / "export" / CARD])
 
 
@@ -110,7 +110,7 @@ def render(
     system, origin = entry_of(model), origin or {"kind": None}
     kind, record = origin["kind"], origin.get("record", {})
     name = model.name or Path(str(record.get("file", model.system))).stem if kind == "conversion" else model.name or model.system
-    captions = {PICTURE: system.picture, **{f"{name}.png": caption for name, caption in VIEWS.items()}, CURVES: "Loss and learning rate over the run"}
+    captions = {PICTURE: system.picture, ANIMATION: "The same, moving", **{f"{name}.png": caption for name, caption in VIEWS.items()}, CURVES: "Loss and learning rate over the run"}
     values = {
         "name": name,
         "system": system,
@@ -197,9 +197,9 @@ def entry_of(model: Model) -> registry.SystemEntry:
     return replace(entry, **entry.headless) if getattr(model.config, "num_classes", None) == 0 else entry
 
 
-def latest_picture(run: Path, name: str = "step") -> Path | None:
-    """The last picture that a run drew under a name, by default its main one."""
-    found = sorted((run / "pictures").glob(f"{name}-*.png"))
+def latest_picture(run: Path, name: str = "step", ending: str = ".png") -> Path | None:
+    """The last picture that a run drew under a name, by default its main one; or, with the ending ".gif", the last animation."""
+    found = sorted((run / "pictures").glob(f"{name}-*{ending}"))
     return found[-1] if found else None
 
 

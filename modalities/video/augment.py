@@ -54,17 +54,21 @@ class PretrainTransform:
         self.config, self.preprocess = config, preprocess
 
     def __call__(self, raw: Any) -> Tensor:
-        return self._crop(random_clips(raw, self.preprocess, 1)[0])
+        return self.several(raw, 1)[0]
 
     def several(self, raw: Any, clips: int) -> Tensor:
         """`clips` random clips of one video, which is opened once."""
+        return self.preprocess.normalise(self.pixels(raw, clips))
+
+    def pixels(self, raw: Any, clips: int) -> Tensor:
+        """The same before they are normalised: (clips, T, C, H, W), uint8, or floats in 0..1 where the video holds them."""
         return torch.stack([self._crop(clip) for clip in random_clips(raw, self.preprocess, clips)])
 
     def _crop(self, clip: Tensor) -> Tensor:
         if self.config.scales is None:
-            return self.preprocess.finish(clip)
+            return F.center_crop(self.preprocess.fit(clip), list(self.preprocess.size))
         top, left, height, width = multi_scale_crop(*clip.shape[2:], self.config.scales)
-        return self.preprocess.normalise(_resized(clip[:, :, top : top + height, left : left + width], self.preprocess))
+        return _resized(clip[:, :, top : top + height, left : left + width], self.preprocess)
 
 
 def multi_scale_crop(height: int, width: int, scales: tuple[float, ...]) -> tuple[int, int, int, int]:

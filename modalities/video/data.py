@@ -15,7 +15,7 @@ from modalities.common.folders import train_and_test
 from modalities.common.raw import RawSamples, parts_of
 from modalities.common.sources import Augmented, some_of, without_excluded
 from modalities.common.splits import Splits
-from modalities.video.augment import FinetuneAugment, PretrainAugment
+from modalities.video.augment import FinetuneAugment, PretrainAugment, PretrainTransform
 from modalities.video.preprocess import VideoPreprocess
 from modalities.video.motion import CLASSES, LICENCE, SOURCE, MotionConfig, Part
 from modalities.video.motion import clips as motion_clips
@@ -38,7 +38,7 @@ class VideoSet:
     """Which videos, and which of their frames."""
 
     path: str = ""
-    """"motion" (built in: generated moving shapes), a folder of video files, .npy files or folders of frames, tar shards (a folder of tars, an
+    """"motion" (built in: generated moving discs), a folder of video files, .npy files or folders of frames, tar shards (a folder of tars, an
     index.json; also by http(s):// and hf://), or a table (.csv, .tsv, .jsonl, .parquet with a column `path`). A folder may hold `train` and `val` (or `test`)."""
     stride: int = 4
     """Dense sampling: from one frame of a clip to the next, in frames of the video (K400: 4, SSv2: 2). For a new model; a trained one has its own."""
@@ -167,6 +167,37 @@ class SeveralClips(Augmented):
         return SeveralClips(self.source.take(indices), self.augment, self.rows)
 
 
+class PretrainClips(SeveralClips):
+    """Random clips for pre-training, without labels. Workers hand over pixels, a quarter of the bytes, and they are normalised by who takes the batch."""
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return self.sample(index, self.augment) if self.rows == 1 else super().__getitem__(index)
+
+    def collate(self, samples: list[dict[str, Tensor]]) -> Batch:
+        return stack(samples) if self.rows == 1 else super().collate(samples)
+
+    def take(self, indices: Sequence[int]) -> "PretrainClips":
+        return PretrainClips(self.source.take(indices), self.augment, self.rows)
+
+    def compact(self) -> tuple["ClipPixels", Callable[[Batch], Batch]]:
+        def finish(batch: Batch) -> Batch:
+            return {**batch, "video": self.preprocess.normalise(batch["video"])}
+
+        return ClipPixels(self.source, self.augment, self.rows), finish
+
+
+class ClipPixels(SeveralClips):
+    """Clips (clips, T, C, H, W) as pixels: uint8, or floats in 0..1 where the video holds them."""
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return self.sample(index, lambda raw: self.augment.pixels(raw, self.rows))
+
+    def collate(self, samples: list[dict[str, Tensor]]) -> Batch:
+        if len({sample["video"].dtype for sample in samples}) > 1:
+            samples = [{**sample, "video": sample["video"] / 255 if sample["video"].dtype == torch.uint8 else sample["video"]} for sample in samples]
+        return super().collate(samples)
+
+
 def raw_parts(path: str, labelled: bool = True) -> dict[str, RawSamples]:
     """What lies at a path or URL, in any format, as files: see `modalities.common.raw.parts_of`."""
     return parts_of(path, labelled, BUILT_IN, "videos", open_raw)
@@ -174,6 +205,8 @@ def raw_parts(path: str, labelled: bool = True) -> dict[str, RawSamples]:
 
 def several(source: VideoSource, augment: Callable[[Any], Tensor], clips: int) -> VideoSource:
     """The source with a random transform, `clips` clips of each video."""
+    if source.labels is None and isinstance(augment, PretrainTransform):
+        return PretrainClips(source, augment, clips)
     return Augmented(source, augment) if clips == 1 else SeveralClips(source, augment, clips)
 
 
@@ -183,8 +216,8 @@ def built_in(part: Part, preprocess: VideoPreprocess, config: MotionConfig) -> V
     about = {
         "source": SOURCE,
         "licence": LICENCE,
-        "derivation": f"{len(clips):,} generated clips of {config.frames} frames of {config.canvas}x{config.canvas} pixels: two shapes over clutter, of which one or both "
-        f"move at {config.speeds[0]:g} or {config.speeds[1]:g} pixels per frame; the class is the motion.",
+        "derivation": f"{len(clips):,} generated clips of {config.frames} frames of {config.canvas}x{config.canvas} pixels: a bright and a dim disc go round at {config.speeds[0]:g} or {config.speeds[1]:g} "
+        "radians per frame, over clutter; the class is the motion.",
     }
     clips = clips if preprocess.channels == 1 else clips.expand(-1, -1, 3, -1, -1)
     return VideoArray(clips, preprocess, labels, CLASSES, "motion", about)

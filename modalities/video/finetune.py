@@ -14,6 +14,7 @@ import torch
 
 from modalities import registry
 from modalities.common import pretrained
+from modalities.common.attention import attention_maps
 from modalities.common.classification import Classification, ClassificationConfig
 from modalities.common.evaluation import ReportedEvaluator
 from modalities.common.run import Draw, ModelRecipe
@@ -22,7 +23,8 @@ from modalities.common.starting import starting_point
 from modalities.video.augment import FinetuneAugment
 from modalities.video.data import BUILT_IN, LabelledVideos, VideoSource, preprocess_for
 from modalities.video.evaluation import MultiView, supervised
-from modalities.video.pictures import clip_sheet
+from modalities.video.models.vit import VideoClassifier
+from modalities.video.pictures import animation, attended, strip_sheet
 from trainer.config import replace
 from trainer.errors import ConfigError
 from trainer.optim import OptimConfig
@@ -88,19 +90,25 @@ class FinetuneRecipe(ModelRecipe):
         return found
 
     def draw(self, objective: Classification, source: VideoSource) -> Draw:
-        """Draws test clips with their label and what the classifier says."""
+        """Draws test clips with their label, what the classifier says and, for a network of plain attention, where it looks: a sheet, and an animation beside it."""
         preprocess, test = objective.model.preprocess, source.held_out
         shown = [test[i] for i in spread(len(test), SHOWN)]
         videos = torch.stack([s["video"] for s in shown])
+        pixels = preprocess.pixels(videos).clamp(0, 1)
 
         def draw(objective: Classification, path: Path, title: str) -> None:
             was_training = objective.training
             objective.eval()
             with torch.inference_mode():
-                said = objective.model({"video": videos.to(objective.model.device)}).argmax(dim=1).tolist()
+                batch = {"video": videos.to(objective.model.device)}
+                said = objective.model(batch).argmax(dim=1).tolist()
+            rows = {"clip": pixels}
+            if isinstance(objective.model, VideoClassifier):
+                rows["attention"] = attended(pixels, attention_maps(objective.model, batch))
             objective.train(was_training)
             names = [f"{test.classes[s['label']]} → {test.classes[k]}" for s, k in zip(shown, said)]
-            clip_sheet(preprocess.pixels(videos), names, path, f"{title}: label → prediction")
+            strip_sheet(rows, path, f"{title}: label → prediction", names)
+            animation(rows, path.with_suffix(".gif"))
 
         return draw
 
@@ -149,7 +157,7 @@ def motion_recipe(model: str, data: LabelledVideos, seed: int, scratch: bool = F
             seed=seed,
             log_every=50,
             pictures=1,
-            optim=OptimConfig(lr=3e-3, betas=(0.9, 0.999), weight_decay=0.05),
+            optim=OptimConfig(lr=2e-3, betas=(0.9, 0.999), weight_decay=0.05),
             schedule=ScheduleConfig(warmup=0.05),
         ),
     )

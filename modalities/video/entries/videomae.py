@@ -83,7 +83,7 @@ _TINY = dict(patch_size=(2, 4, 4), embed_dim=64, depth=4, num_heads=4, decoder_e
 
 MODELS = [
     _videomae("tiny", 242_160, "VideoMAE of our own size for tests and laptops, 8 frames of 32 x 32 RGB, tubelets of 2 x 4 x 4", input_size=(8, 32, 32), **_TINY),
-    _videomae("tiny-motion", 234_928, "videomae-tiny for 8 frames of 16 x 16 grey, for the built-in set of moving shapes", input_size=(8, 16, 16), in_chans=1, **_TINY),
+    _videomae("tiny-motion", 288_200, "VideoMAE of our own size for the built-in set of moving discs, 8 frames of 16 x 16 grey, a position table by axes", input_size=(8, 16, 16), in_chans=1, position_layout="column-first", **{**_TINY, "embed_dim": 72}),
     _videomae("small", 24_029_376, "VideoMAE ViT-S, 16 frames of 224, tubelets of 2 x 16 x 16, decoder 192 x 4", embed_dim=384, num_heads=6, decoder_embed_dim=192, decoder_num_heads=3),
     _videomae("base", 94_210_944, "VideoMAE ViT-B, 16 frames of 224, tubelets of 2 x 16 x 16, decoder 384 x 4"),
     _videomae("large", 342_996_992, "VideoMAE ViT-L, 16 frames of 224, tubelets of 2 x 16 x 16, decoder 512 x 12", embed_dim=1024, depth=24, num_heads=16, decoder_embed_dim=512, decoder_depth=12, decoder_num_heads=8),

@@ -28,16 +28,17 @@ def transformers_videomae(classifier=False, **changes):
     return randomise((VideoMAEForVideoClassification if classifier else VideoMAEForPreTraining)(config))
 
 
-def write_golden(path, model, state, layout, config, drop=()):
-    """A golden file of a model of transformers, whose state is given in some layout, with the outputs of transformers."""
+def write_golden(path, model, state, layout, config, drop=(), hidden=None):
+    """A golden file of a model of transformers, whose state is given in some layout, with the outputs of transformers. `hidden`: places, else half of them."""
     c, generator = model.config, torch.Generator().manual_seed(1)
-    video = torch.randn(2, c.num_frames, c.num_channels, c.image_size, c.image_size, generator=generator)
+    size = (c.image_size, c.image_size) if isinstance(c.image_size, int) else tuple(c.image_size)
+    video = torch.randn(2, c.num_frames, c.num_channels, *size, generator=generator)
     tensors = {f"state.{name}": tensor for name, tensor in state.items()}
     tensors["input.video"] = video.transpose(1, 2) if layout == "official" else video
     with torch.no_grad():
         if hasattr(model, "decoder"):
-            slots, places = c.num_frames // c.tubelet_size, (c.image_size // c.patch_size) ** 2
-            mask = (torch.rand(2, places, generator=generator).argsort(1).argsort(1) < max(places // 2, 1)).repeat(1, slots)
+            slots, places = c.num_frames // c.tubelet_size, (size[0] // c.patch_size) * (size[1] // c.patch_size)
+            mask = (torch.rand(2, places, generator=generator).argsort(1).argsort(1) < (hidden or max(places // 2, 1))).repeat(1, slots)
             out = model(video, bool_masked_pos=mask)
             tensors |= {"input.mask": mask.float(), "output.pred": out.logits, "output.loss": out.loss}
             tensors["output.latent"] = model.videomae(video, bool_masked_pos=mask).last_hidden_state

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from modalities.common.sources import Augmented
 from modalities.video.augment import FinetuneAugment, PretrainAugment
-from modalities.video.data import LabelledVideos, SeveralClips, UnlabelledVideos, preprocess_for, raw_parts
+from modalities.video.data import LabelledVideos, PretrainClips, SeveralClips, UnlabelledVideos, preprocess_for, raw_parts
 from modalities.video.preprocess import VideoPreprocess
 from modalities.video.sources import VideoShards, open_videos
 from tests.modalities.video.references import moving, write_video
@@ -77,6 +78,16 @@ def test_several_clips_of_a_file_are_rows_of_their_own(arrays, monkeypatch):
     batch = next(Stream(labelled, 2, seed=0, steps=1).batches(0, workers=0))
     assert batch["video"].shape[0] == 4 and batch["label"][0] == batch["label"][1]
     assert isinstance(LabelledVideos(str(arrays), augment=FinetuneAugment.none()).build(PLAIN)[0], Augmented)
+
+
+@pytest.mark.parametrize("clips", [1, 2])
+def test_what_workers_hand_over_as_pixels_becomes_the_same_batch(clips, arrays):
+    np.save(arrays / "left" / "float.npy", moving(30).astype(np.float32) / 255)
+    source = UnlabelledVideos(str(arrays), clips=clips).build(PLAIN)
+    assert isinstance(source, PretrainClips) and source.compact()[0][0]["video"].dtype in (torch.uint8, torch.float32)
+    plain = Augmented(source.source, source.augment) if clips == 1 else SeveralClips(source.source, source.augment, clips)
+    for fast, slow in zip(Stream(source, 7, seed=0, steps=2).batches(0, workers=0), Stream(plain, 7, seed=0, steps=2).batches(0, workers=0)):
+        assert fast["video"].allclose(slow["video"], atol=1e-5) and fast["sample_key"].equal(slow["sample_key"]) and fast["sample_index"].equal(slow["sample_index"])
 
 
 def test_damaged_files_stop_or_are_skipped_or_left_out(arrays, tmp_path):

@@ -41,12 +41,15 @@ PRETRAINING = {
     "pixels": {"norm_pix_loss": False},
     "grey": {"num_channels": 1},
     "deep": {"num_hidden_layers": 4, "decoder_num_hidden_layers": 3, "hidden_act": "relu"},
+    "wide": {"image_size": [16, 32]},
+    "tall": {"image_size": [24, 8], "num_frames": 2},
     "own_widths": {"intermediate_size": 50, "decoder_intermediate_size": 23, "layer_norm_eps": 1e-3},
 }
 CLASSIFIERS = {
     "mean": {"use_mean_pooling": True, "num_labels": 5},
     "first_token": {"num_labels": 3},
     "no_biases": {"use_mean_pooling": True, "qv_bias": False, "num_frames": 2},
+    "wide": {"use_mean_pooling": True, "image_size": [8, 24]},
     "named": {"use_mean_pooling": True, "id2label": {0: "walk", 1: "run", 2: "jump"}, "label2id": {"walk": 0, "run": 1, "jump": 2}},
 }
 
@@ -59,6 +62,14 @@ def test_other_masked_autoencoders_of_transformers(case, layout, tmp_path):
     if layout == "transformers":
         state = {k.replace("query.bias", "q_bias").replace("value.bias", "v_bias"): v for k, v in state.items()}
     assert largest_error(write_golden(tmp_path / "x.safetensors", model, state, layout, model.config.to_dict())) < 1e-5
+
+
+@pytest.mark.parametrize("hidden", [1, 11])
+def test_nearly_nothing_and_nearly_everything_hidden(hidden, tmp_path):
+    """One place of 12 hidden, or one visible."""
+    model = transformers_videomae(image_size=[24, 32])
+    path = write_golden(tmp_path / "x.safetensors", model, dict(model.state_dict()), "transformers", model.config.to_dict(), hidden=hidden)
+    assert largest_error(path) < 1e-5
 
 
 @pytest.mark.parametrize("case", CLASSIFIERS)

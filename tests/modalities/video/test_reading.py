@@ -82,6 +82,19 @@ def test_sound_alone(tmp_path):
         PLAIN(str(path))
 
 
+@pytest.mark.parametrize(("ending", "words"), [(".avi", "none.avi has no frames"), (".mkv", "none.mkv is a damaged or cut off matroska file")])
+def test_no_frames(ending, words, tmp_path):
+    """A header that promises a video, and not one frame."""
+    av = pytest.importorskip("av")
+    path = tmp_path / f"none{ending}"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 32, 24, "yuv420p"
+        container.start_encoding()
+    with pytest.raises(DataError, match=words):
+        PLAIN(str(path))
+
+
 def test_cut_off_files(tmp_path):
     pytest.importorskip("av")
     content = write_video(tmp_path / "a.mp4", moving(60)).read_bytes()
