@@ -63,7 +63,8 @@ def write_card(model: Model, record: dict[str, Any], run: Path, where: str = FOL
     CheckpointError when the result is no valid card, or when the marks of another are damaged.
     """
     origin = {"kind": "training", "record": record, "recipe": (run / "recipe.yaml").read_text(encoding="utf-8").strip()}
-    drawn = {PICTURE: latest_picture(run), ANIMATION: latest_picture(run, ending=".gif"), **{f"{name}.png": latest_picture(run, name) for name in VIEWS}, CURVES: run / CURVES if (run / CURVES).exists() else None}
+    views = {f"{name}.png": latest_picture(run, name) for name in VIEWS}
+    drawn = {PICTURE: latest_picture(run), ANIMATION: latest_picture(run, ending=".gif"), **views, CURVES: run / CURVES if (run / CURVES).exists() else None}
     return card_of(model, origin, where, {name: path for name, path in drawn.items() if path}, [*renews, run / "export" / CARD])
 
 
@@ -110,7 +111,8 @@ def render(
     system, origin = entry_of(model), origin or {"kind": None}
     kind, record = origin["kind"], origin.get("record", {})
     name = model.name or Path(str(record.get("file", model.system))).stem if kind == "conversion" else model.name or model.system
-    captions = {PICTURE: system.picture, ANIMATION: "The same, moving", **{f"{name}.png": caption for name, caption in VIEWS.items()}, CURVES: "Loss and learning rate over the run"}
+    views = {f"{name}.png": caption for name, caption in VIEWS.items()}
+    captions = {PICTURE: system.picture, ANIMATION: "The same, moving", **views, CURVES: "Loss and learning rate over the run"}
     values = {
         "name": name,
         "system": system,
