@@ -45,7 +45,7 @@ SYSTEMS = {
         "training set, at the same frame rate.",
         pipeline_tag="video-classification",
         tags=("videomae", "vit", "video"),
-        picture="Test clips with their label and the prediction",
+        picture="Test clips with their label and the prediction, and below each what all patches attend to on average in the last block",
         snippet='logits = model(model.preprocess(["clip.npy"]))  # (1, {classes})\n'
         "print(logits.argmax(dim=1), model.config.class_names)",
         headless={
