@@ -48,9 +48,9 @@ class Options:
     """How often to kill, over all recipes."""
     seed: int = 0
     """Of the moments and the kinds of kills."""
-    cases: tuple[str, ...] = ("pretrain", "workers", "finetune", "tar", "mixture")
+    cases: tuple[str, ...] = ("pretrain", "workers", "finetune", "tar", "mixture", "graph")
     """Which recipes: pretrain (EMA, saves in the foreground), workers (image files, 2 loader workers, micro-batches, saves in the background), finetune
-    (mixup, drop path), tar (shards, 2 workers), mixture (shards and files in shares that change, 2 workers)."""
+    (mixup, drop path), tar (shards, 2 workers), mixture (shards and files in shares that change, 2 workers), graph (batches that are no tensors, 2 workers, micro-batches, dropout)."""
     steps: int = 120
     """Steps of each run."""
 
@@ -66,6 +66,9 @@ def recipe_of(case: str, steps: int, pictures: Path):
     train = {"train.steps": steps, "train.batch_size": 16, "train.log_every": 1, "train.save_every": 5, "train.pictures": 0}
     if case == "pretrain":
         return replace(registry.find_recipe("vision/mae-tiny-digits"), {**train, "train.ema": 0.95})
+    if case == "graph":
+        sizes = {"data.generated.samples": 200, "data.generated.test_samples": 20, "model.dropout": 0.2, "train.workers": 2, "train.accumulate": 3}
+        return replace(registry.find_recipe("graph/graphmae-tiny-molecules"), {**train, **sizes})
     if case in ("workers", "tar", "mixture"):
         small = {"model.input_size": (16, 16), "model.patch_size": (4, 4), "model.depth": 2, "model.embed_dim": 32, "model.num_heads": 2}
         changes = {"train.workers": 2, "train.accumulate": 3, "train.save_async": True, "train.epochs": None, "data.path": str(pictures)}

@@ -20,8 +20,8 @@ from tools.learning import finished, measured, show
 from trainer.config import replace
 
 QUIET = {"train.pictures": 0, "train.log_every": 1000, "train.keep_last": 1, "train.save_every": 10**6}
-METHODS = {"GraphMAE (GIN)": "graph/graphmae-tiny-molecules", "attribute masking (GIN with bonds)": "graph/tiny-masking"}
-RATES = (3e-4, 1e-3, 3e-3)
+METHODS = {"GraphMAE for molecules": "graph/tiny-graphmae", "attribute masking": "graph/tiny-masking"}
+RATES = (1e-3, 3e-3)
 OTHERS = GeneratedConfig(4000, 400, seed=1)
 """Graphs on which rates are chosen: another set of the same kind."""
 
@@ -31,7 +31,7 @@ def finetuning(model: str, data: LabelledGraphs, seed: int, lr: float, scratch: 
     return FinetuneRecipe(recipe="graph/finetune-molecules", model=model, scratch=scratch, data=data, train=adam(lr, batch_size=40, steps=steps, seed=seed))
 
 
-def learn(seeds: tuple[int, ...] = (0, 1, 2), per_class: int = 20, steps: int = 600, finetune_steps: int = 200, folder: Path | None = None) -> None:
+def learn(seeds: tuple[int, ...] = (0, 1, 2), per_class: int = 20, steps: int = 600, finetune_steps: int = 100, folder: Path | None = None) -> None:
     """Train, measure and print.
 
     Args:

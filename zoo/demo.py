@@ -61,7 +61,7 @@ def _run_demo(demo: Demo, folder: Path) -> dict[str, Any]:
     export = _run_or_resume(recipe, folder / "pretrain")
     model = pretrained.load(export)
     values: Values = {k: {} for k in ("probe", "knn", "finetune", *demo.baselines)}
-    log.info("2. Frozen features and raw pixels, %d labels per class, %d seeds", demo.per_class, len(SEEDS))
+    log.info("2. Frozen features and what they are compared with, %d labels per class, %d seeds", demo.per_class, len(SEEDS))
     for seed in SEEDS:
         _measure_frozen(demo, model, demo.labelled(recipe.data, seed), seed, values)
     log.info("3. Fine-tuning and training from scratch, the same budget")
@@ -180,7 +180,7 @@ def _show(demo: Demo, results: dict[str, Any], fitted: dict[str, list[float]], s
     console.print(
         f"\n{results['seconds']:.0f} s in all. Everything lies in {folder}:\n"
         "  results.json           the figures of the table\n"
-        f"  reconstructions.png    original | masked | reconstructed test {demo.samples}\n"
+        f"  reconstructions.png    {demo.caption}\n"
         "  pretrain/ finetune/    the runs: recipe, metrics.jsonl, tensorboard, pictures, checkpoints, export\n"
         f"  {SHOWN + '/':<23}the {demo.samples} that a new process named\n"
         "  published/             what would be published: weights, config, preprocessing, card"

@@ -69,7 +69,7 @@ class _Growing:
 
 
 def draw_molecule(rng: np.random.Generator, label: int) -> Data:
-    """A molecule with two functional groups of a class, and random rings, chains, ethers, amines and halogens around them.
+    """A molecule with one functional group of a class, and random rings, chains, ethers, amines and halogens around them.
 
     Entries: `x` (N, 2) int64 atoms, `edge_attr` (E, 2) int64 bonds, `node_type` (N,) int64 index into ATOMS, `edge_index` (2, E), both ways.
     """
@@ -78,9 +78,8 @@ def draw_molecule(rng: np.random.Generator, label: int) -> Data:
         molecule.ring(int(rng.integers(5, 7)), bool(rng.random() < 0.6))
     for _ in range(int(rng.integers(2, 6))):
         molecule.add("C", molecule.place("CN"))
-    for _ in range(2):
-        molecule.group(GROUPS[label])
-    for _ in range(int(rng.integers(2, 5))):  # what the classes have in common, whatever the group
+    molecule.group(GROUPS[label])
+    for _ in range(int(rng.integers(6, 11))):  # what the classes have in common, whatever the group
         kind = int(rng.integers(4))
         if kind == 0:
             molecule.add("C", molecule.add(str(rng.choice(["O", "S"])), molecule.place()))
