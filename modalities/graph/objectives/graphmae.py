@@ -70,7 +70,7 @@ class GraphMAEObjective(Objective):
         Of m hidden ones int((1 - replace) * m) get the token and int(replace * m) other features; as both are rounded down one may stay as it is,
         and is predicted nevertheless. Where int(replace * m) is 0 none gets other features (the official code fails there).
         """
-        draws = node_draws(batch, 3)  # (N, 3)
+        draws = node_draws(batch, 3 if self.config.replace_rate else 1)  # (N, 3) or (N, 1)
         total = len(draws)
         count = max(int(self.config.mask_rate * total), 1)
         nodes = draws[:, 0].argsort()[:count]
