@@ -29,7 +29,7 @@ PROBE, RANDOM = "linear probe, pre-trained features", "linear probe, random feat
 
 
 def learn(
-    seeds: tuple[int, ...] = (0, 1, 2), to: Path = Path("runs/learn-videomae"), steps: int = 1500, finetune_steps: int = 100, per_class: int = 10,
+    seeds: tuple[int, ...] = (0, 1, 2), to: Path = Path("runs/learn-videomae"), steps: int = 1200, finetune_steps: int = 100, per_class: int = 10,
     rates: tuple[float, ...] = (1e-3, 4e-3),
 ) -> dict[str, list[float]]:  # fmt: skip
     """Run everything that is not yet done in the folder and print the table.
@@ -38,7 +38,7 @@ def learn(
         seeds: Seeds of the labelled subset and of the training on it.
         to: Folder for the runs; finished ones in it are used again.
         steps: Steps of the pre-training (64 clips each).
-        finetune_steps: Steps of each fine-tuning, on all labelled clips, at most 100 of them.
+        finetune_steps: Steps of each fine-tuning (40 clips each).
         per_class: Labelled clips per motion.
         rates: Learning rates for training from scratch, beside that of the fine-tuning.
     """

@@ -21,6 +21,8 @@ LIMIT = 4 * 2**30
 """Bytes of frames that are decoded at once."""
 LARGEST_SIDE = 16384
 """Pixels."""
+SKIPPING = ("h264", "hevc")
+"""Codecs of which frames that no other frame is made of are passed over; in others packets and frames need not belong together."""
 
 
 class VideoFile:
@@ -163,9 +165,9 @@ class VideoFile:
 
     def _shown(self, wanted: set[int]) -> Iterator[Any]:
         """The frames from here on; those that are not shown at a time in `wanted` and that no other frame is made of are not decoded."""
-        context = self._stream.codec_context
+        context, skipping = self._stream.codec_context, self.codec in SKIPPING
         for packet in self._container.demux(self._stream):
-            context.skip_frame = "NONREF" if packet.pts is not None and packet.pts not in wanted else "DEFAULT"
+            context.skip_frame = "NONREF" if skipping and packet.pts is not None and packet.pts not in wanted else "DEFAULT"
             yield from packet.decode()
 
 

@@ -117,7 +117,7 @@ def videomae_tiny_motion() -> VideoMAERecipe:
         data=UnlabelledVideos("motion", augment=PretrainAugment.none()),
         train=TrainConfig(
             batch_size=64,
-            steps=1500,
+            steps=1200,
             log_every=20,
             optim=OptimConfig(lr=3e-3, betas=(0.9, 0.95), weight_decay=0.05),
             schedule=ScheduleConfig(warmup=0.05),
