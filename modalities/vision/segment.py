@@ -22,12 +22,15 @@ from modalities.vision.preprocess_paired import PairedPreprocess
 from modalities.vision.sources import ImageSource
 from modalities.vision.starting import starting_encoder
 from trainer.collate import stack
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, did_you_mean
 from trainer.optim import OptimConfig
 from trainer.recipe import TrainConfig
 from trainer.schedule import ScheduleConfig
 
 log = logging.getLogger("zoo")
+
+HEADS = ("linear", "upernet")
+"""What `--head` may say."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,8 @@ class SegmentationRecipe(ModelRecipe):
 
 def segmentation_recipe(model: str, head: str = "linear", data: str = "") -> SegmentationRecipe:
     """Values between MultiMAE's for ADE20K (64 epochs, lr 1e-4, layer decay 0.75) and what one device holds."""
+    if head not in HEADS:
+        raise ConfigError(f"--head must be one of {', '.join(HEADS)} for --task segmentation, found {head!r}.{did_you_mean(head, HEADS)}")
     augment = PretrainAugment.none() if data in BUILT_IN else PretrainAugment(crop_scale=(0.25, 1.0))
     train = TrainConfig(
         batch_size=16,

@@ -227,6 +227,7 @@ def test_a_convolutional_network_by_the_commands(tmp_path, capsys):
     ("arguments", "words"),
     [
         (["--task", "segmentatoin"], "Did you mean 'segmentation'"),
+        (["--task", "segmentation", "--head", "probe"], "--head must be one of linear, upernet"),
         (["--task", "segmentation"], "Say what the labels 0, 1, ... of .* are called"),
         (["--task", "segmentation", "--data.class_names", "x", "y"], r"has the label\(s\) .*and the classes are 0 to 1"),
         (["--inputs", "rgb", "depth"], "inputs has 'depth'; known are rgb"),
