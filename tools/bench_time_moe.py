@@ -1,6 +1,6 @@
 """Time-MoE, forward and backward: experts by groups against the official loop over experts.
 
-    python -m tools.bench_time_moe [--size 50m] [--rows 8] [--length 512] [--rounds 3]
+    python -m tools.bench_time_moe [--size 50m] [--rows 2] [--length 512] [--rounds 3]
 
 Both networks have the same weights and get the same sequences; the sum of the heads' mean squares is what is derived. Rounds alternate, the
 shortest time of each counts. The command fails when outputs or gradients differ by more than 1e-4 of their largest magnitude.
@@ -22,7 +22,7 @@ from tools.looped_experts import LoopedTimeMoE
 from trainer.errors import ModelError
 
 
-def bench(size: str = "50m", rows: int = 8, length: int = 512, rounds: int = 3, seed: int = 0) -> float:
+def bench(size: str = "50m", rows: int = 2, length: int = 512, rounds: int = 3, seed: int = 0) -> float:
     """Print the time of a step of each, and their ratio.
 
     Args:

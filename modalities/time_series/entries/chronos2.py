@@ -26,7 +26,7 @@ SYSTEMS = {
         picture="Forecast with its quantile bands behind the history, and the truth where it is known",
         snippet='batch = {{"series": series, "future_covariates": known}}  # (B, C, T), NaN where missing; (B, F, T + 24)\n'
         "forecast = model.forecast(batch, horizon=24)\n"
-        "forecast.point  # (B, C, 24); forecast.quantiles: (B, 21, C, 24)",
+        "forecast.point  # (B, C, 24); forecast.quantiles: (B, Q, C, 24)",
         weights_licence="apache-2.0",
     ),
 }
@@ -40,6 +40,13 @@ def _model(name: str, parameters: int, summary: str, **fields: Any) -> ModelEntr
 MODELS = [
     _model("chronos-2", 119_477_664, "Chronos-2: 8,192 steps of context, 1,024 steps of 21 quantiles at once, several channels and covariates"),
     _model("chronos-2-small", 28_262_560, "Chronos-2 small: 8,192 steps of context, 1,024 steps of 21 quantiles at once", embed_dim=512, depth=6, num_heads=8, mlp_dim=2048),
-]
+    ModelEntry(
+        "time_series/chronos-2-micro", "time_series/chronos-2", "Chronos-2 of our own size for tests and laptops: 512 steps of context, 64 steps of 9 quantiles at once", 152_800,
+        dict(
+            context_length=512, max_output_patches=4, quantiles=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), embed_dim=64, depth=2, num_heads=4, head_dim=16,
+            mlp_dim=128, init_factor=1.0,
+        ),
+    ),
+]  # fmt: skip
 
-RECIPES: dict[str, str] = {}
+RECIPES = {f"time_series/{name}": f"modalities.time_series.recipes.foundation:{name.replace('-', '_')}" for name in ("chronos-2", "chronos-2-small", "chronos-2-micro")}

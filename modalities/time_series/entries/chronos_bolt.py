@@ -32,6 +32,7 @@ SYSTEMS = {
 
 
 def _model(size: str, parameters: int, **fields: Any) -> ModelEntry:
+    """A published size."""
     return ModelEntry(
         f"time_series/chronos-bolt-{size}", "time_series/chronos-bolt", f"Chronos-Bolt {size}: 2,048 steps of context, 64 steps of 9 quantiles at once", parameters, fields, None,
         (f'`zoo.from_pretrained("amazon/chronos-bolt-{size}")` loads the authors\' weights from the Hub.',),
@@ -39,10 +40,14 @@ def _model(size: str, parameters: int, **fields: Any) -> ModelEntry:
 
 
 MODELS = [
+    ModelEntry(
+        "time_series/chronos-bolt-micro", "time_series/chronos-bolt", "Chronos-Bolt of our own size for tests and laptops: 512 steps of context, 48 steps of 9 quantiles at once", 271_712,
+        dict(context_length=512, prediction_length=48, embed_dim=64, depth=2, decoder_depth=2, head_dim=16, mlp_dim=128, init_factor=1.0),
+    ),
     _model("tiny", 8_652_672),
     _model("mini", 21_236_096, embed_dim=384, mlp_dim=1536, num_heads=8),
     _model("small", 47_718_016, embed_dim=512, mlp_dim=2048, num_heads=8, depth=6, decoder_depth=6),
     _model("base", 205_292_928, embed_dim=768, mlp_dim=3072, num_heads=12, depth=12, decoder_depth=12),
-]
+]  # fmt: skip
 
-RECIPES: dict[str, str] = {}
+RECIPES = {f"time_series/chronos-bolt-{size}": f"modalities.time_series.recipes.foundation:chronos_bolt_{size}" for size in ("micro", "tiny", "mini", "small", "base")}

@@ -37,6 +37,10 @@ def _model(name: str, parameters: int, summary: str, where: str, **fields: Any) 
 
 
 MODELS = [
+    ModelEntry(
+        "time_series/flowstate-micro", "time_series/flowstate", "FlowState of our own size for tests and laptops: 2 state-space layers, 512 steps of context at one step per hour", 60_768,
+        dict(context_length=512, embed_dim=64, depth=2, state_dim=64, hippo_blocks=4, basis_dim=32),
+    ),
     _model("r1", 9_069_312, "FlowState r1: 6 state-space layers, 2,048 steps of context at one step per hour",
            '`zoo.from_pretrained("ibm-granite/granite-timeseries-flowstate-r1")` loads the authors\' weights from the Hub.'),
     _model("r1.1", 18_524_928, "FlowState r1.1: 6 state-space layers with feed-forward layers and gates, 4,096 steps of context at one step per hour",
@@ -44,4 +48,4 @@ MODELS = [
            context_length=4096, mlp="transformer", out_gating=True),
 ]  # fmt: skip
 
-RECIPES: dict[str, str] = {}
+RECIPES = {f"time_series/flowstate-{size}": f"modalities.time_series.recipes.foundation:flowstate_{size.replace('.', '_')}" for size in ("micro", "r1", "r1.1")}

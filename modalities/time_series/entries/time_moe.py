@@ -36,9 +36,13 @@ def _model(size: str, parameters: int, summary: str, released: bool = True, **fi
 
 
 MODELS = [
+    ModelEntry(
+        "time_series/time-moe-micro", "time_series/time-moe", "Time-MoE of our own size for tests and laptops: 2 layers of 4 experts, 320 points", 188_416,
+        dict(context_length=320, embed_dim=64, mlp_dim=128, depth=2, num_heads=4, experts=4),
+    ),
     _model("50m", 113_352_192, "Time-MoE base, 50 M of 113 M parameters active: 12 layers of 8 experts, 4,096 points"),
     _model("200m", 453_196_800, "Time-MoE large, 200 M of 453 M parameters active: 12 layers of 8 experts, 4,096 points", embed_dim=768, mlp_dim=3072),
     _model("ultra", 2_416_545_792, "Time-MoE ultra, 1.1 of 2.4 billion parameters active: 36 layers of 8 experts, 4,096 points; not released", False, embed_dim=1024, mlp_dim=4096, depth=36, num_heads=16),
-]
+]  # fmt: skip
 
-RECIPES: dict[str, str] = {}
+RECIPES = {f"time_series/time-moe-{size}": f"modalities.time_series.recipes.foundation:time_moe_{size}" for size in ("micro", "50m", "200m", "ultra")}

@@ -1,0 +1,80 @@
+"""Chronos-Bolt's forecast against chronos-forecasting's own class: the same configuration, the same weights, the same series.
+
+    pip install --target PEER --no-deps chronos-forecasting
+    python -m tools.bench_chronos --peer PEER [--batches 1 16 64] [--rounds 10]
+
+The two alternate, in turn the one and the other first; the median of the ratios of each pair counts. Both run in evaluation mode without
+gradients; ours is `forecast`, with all its checks. The command fails when outputs differ by more than 1e-4 of their largest magnitude.
+"""
+
+import sys
+from pathlib import Path
+from statistics import median
+
+import torch
+import tyro
+from torch import nn
+
+import zoo
+from modalities.common.commandline import guarded
+from modalities.time_series.interop.chronos_bolt import to_official, to_official_config
+from modalities.time_series.models.chronos_bolt import ChronosBolt
+from tools.bench_forecasters import paired
+from trainer.errors import MissingDependencyError, ModelError
+
+
+def bench(name: str = "time_series/chronos-bolt-tiny", peer: Path | None = None, batches: tuple[int, ...] = (1, 16, 64), rounds: int = 10, seed: int = 0) -> list[float]:
+    """Print the time of a forecast of each, and the median ratio, for some numbers of series of the longest context.
+
+    Args:
+        name: Which Chronos-Bolt; weights are random.
+        peer: Folder into which chronos-forecasting was installed. Default: where Python finds it.
+        batches: Numbers of series.
+        rounds: Pairs that are timed.
+        seed: Of weights and series.
+    """
+    torch.manual_seed(seed)
+    ours = zoo.create(name).eval()
+    theirs = official(ours, peer)
+    found = []
+    with torch.inference_mode():
+        for size in batches:
+            series = torch.randn(size, ours.context_length)
+            runs = {
+                "here": lambda: ours.forecast({"series": series[:, None]}, ours.direct_horizon).quantiles[:, :, 0],
+                "chronos-forecasting": lambda: theirs(context=series).quantile_preds,
+            }
+            wanted = runs["chronos-forecasting"]()
+            difference = (runs["here"]() - wanted).abs().max().item()
+            if not difference <= 1e-4 * max(1.0, wanted.abs().max().item()):
+                raise ModelError(f"The two differ by {difference:.1g} for {size} series.")
+            seconds = paired(runs, rounds)
+            ratio = median(b / a for a, b in zip(seconds["here"], seconds["chronos-forecasting"]))
+            words = ", ".join(f"{who} {1000 * median(times):.1f} ms" for who, times in seconds.items())
+            print(f"{size:5} series: {words}, ratio {ratio:.2f} (largest difference {difference:.1g})")
+            found.append(ratio)
+    print(f"on {torch.get_num_threads()} thread(s)")
+    return found
+
+
+def official(model: ChronosBolt, peer: Path | None) -> nn.Module:
+    """chronos-forecasting's class with the model's configuration and weights. MissingDependencyError when it is not there."""
+    if peer is not None:
+        sys.path.append(str(peer))
+    try:
+        from chronos.chronos_bolt import ChronosBoltModelForForecasting
+        from transformers import T5Config
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            f"{error.name!r} is not in {peer or 'the path of Python'}: pip install --target FOLDER --no-deps chronos-forecasting, and give --peer FOLDER; "
+            "transformers comes with 'modality-zoo[transformers]'."
+        ) from error
+    theirs = ChronosBoltModelForForecasting(T5Config(**to_official_config(model)))
+    missing, unexpected = theirs.load_state_dict(to_official(model), strict=False)
+    if unexpected or not all("embed_tokens" in name for name in missing):
+        raise ModelError(f"chronos-forecasting takes these weights only in part: missing {missing}, unexpected {unexpected}.")
+    return theirs.eval()
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(lambda: tyro.cli(bench, prog="python -m tools.bench_chronos")))
