@@ -9,7 +9,6 @@ gradients; ours is `forecast`, with all its checks. The command fails when outpu
 
 import sys
 from pathlib import Path
-from statistics import median
 
 import torch
 import tyro
@@ -19,7 +18,7 @@ import zoo
 from modalities.common.commandline import guarded
 from modalities.time_series.interop.chronos_bolt import to_official, to_official_config
 from modalities.time_series.models.chronos_bolt import ChronosBolt
-from tools.bench_forecasters import paired
+from tools.bench_forecasters import raced
 from trainer.errors import MissingDependencyError, ModelError
 
 
@@ -44,15 +43,7 @@ def bench(name: str = "time_series/chronos-bolt-tiny", peer: Path | None = None,
                 "here": lambda: ours.forecast({"series": series[:, None]}, ours.direct_horizon).quantiles[:, :, 0],
                 "chronos-forecasting": lambda: theirs(context=series).quantile_preds,
             }
-            wanted = runs["chronos-forecasting"]()
-            difference = (runs["here"]() - wanted).abs().max().item()
-            if not difference <= 1e-4 * max(1.0, wanted.abs().max().item()):
-                raise ModelError(f"The two differ by {difference:.1g} for {size} series.")
-            seconds = paired(runs, rounds)
-            ratio = median(b / a for a, b in zip(seconds["here"], seconds["chronos-forecasting"]))
-            words = ", ".join(f"{who} {1000 * median(times):.1f} ms" for who, times in seconds.items())
-            print(f"{size:5} series: {words}, ratio {ratio:.2f} (largest difference {difference:.1g})")
-            found.append(ratio)
+            found.append(raced(runs, size, rounds))
     print(f"on {torch.get_num_threads()} thread(s)")
     return found
 

@@ -49,16 +49,23 @@ def bench(name: str = "time_series/ttm-512-96", peer: Path | None = None, batche
         for size in batches:
             series = torch.randn(size, 1, ours.context_length)
             runs = {"here": lambda: ours.forecast({"series": series}, ours.direct_horizon).point, "granite-tsfm": lambda: theirs(past_values=series.transpose(1, 2)).prediction_outputs.transpose(1, 2)}
-            difference = (runs["here"]() - runs["granite-tsfm"]()).abs().max().item()
-            if not difference <= 1e-4 * max(1.0, runs["granite-tsfm"]().abs().max().item()):
-                raise ModelError(f"The two differ by {difference:.1g} for {size} series.")
-            seconds = paired(runs, rounds)
-            ratio = median(b / a for a, b in zip(seconds["here"], seconds["granite-tsfm"]))
-            words = ", ".join(f"{who} {1000 * median(times):.2f} ms" for who, times in seconds.items())
-            print(f"{size:5} series: {words}, ratio {ratio:.2f} (largest difference {difference:.1g})")
-            found.append(ratio)
+            found.append(raced(runs, size, rounds))
     print(f"on {torch.get_num_threads()} thread(s)")
     return found
+
+
+def raced(runs: dict[str, Callable[[], torch.Tensor]], size: int, rounds: int) -> float:
+    """Print the times of two, ours first, for so many series; how many times longer the other takes. ModelError when their outputs differ."""
+    here, there = runs
+    wanted = runs[there]()
+    difference = (runs[here]() - wanted).abs().max().item()
+    if not difference <= 1e-4 * max(1.0, wanted.abs().max().item()):
+        raise ModelError(f"The two differ by {difference:.1g} for {size} series.")
+    seconds = paired(runs, rounds)
+    ratio = median(b / a for a, b in zip(seconds[here], seconds[there]))
+    words = ", ".join(f"{who} {1000 * median(times):.2f} ms" for who, times in seconds.items())
+    print(f"{size:5} series: {words}, ratio {ratio:.2f} (largest difference {difference:.1g})")
+    return ratio
 
 
 def paired(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
