@@ -31,8 +31,9 @@ def _flowstate(golden: Golden) -> dict[str, Tensor]:
 
 def _case(golden: Golden, model: FlowState, case: str) -> dict[str, Tensor]:
     """Outputs of one case, time first where the official code has it so. The horizon is the official one, which may come back too short."""
-    series = golden.input(f"{case}past_values")[..., 0]
-    missing = golden.inputs[f"{case}nan_mask"][..., 0].bool() if f"{case}nan_mask" in golden.inputs else series.isnan()
+    laid = (lambda x: x[..., 0]) if golden.config.get("batch_first", True) else (lambda x: x[..., 0].t())
+    series = laid(golden.input(f"{case}past_values"))
+    missing = laid(golden.inputs[f"{case}nan_mask"]).bool() if f"{case}nan_mask" in golden.inputs else series.isnan()
     speed = float(golden.inputs.get(f"{case}scale_factor", torch.tensor(model.config.speed)))
     patch = patch_steps(model.config.patch_length, speed)
     horizon = int(golden.inputs.get(f"{case}prediction_length", torch.tensor(-1)))

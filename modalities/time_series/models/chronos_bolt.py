@@ -18,9 +18,12 @@ from torch.nn import functional as F
 from modalities.common.linear import Linear
 from modalities.time_series.models.chronos_parts import ChronosConfig, FeedForward, ResidualBlock, Scaling, SelfAttention, left_padded, scaling_of
 from modalities.time_series.models.forecaster import Forecast, Forecaster, LossTerms
+from modalities.time_series.models.rows import by_parts
 from trainer.errors import ConfigError, DataError
 from trainer.objective import Batch
 
+ROWS = 512
+"""Series that are forecast at once."""
 START, REG = 0, 1
 """Rows of the table of special tokens: what the decoder starts from, and what is put behind the patches."""
 
@@ -126,8 +129,7 @@ class ChronosBolt(Forecaster):
 
     def quantiles(self, series: Tensor, observed: Tensor) -> Tensor:
         """(R, L) with its mask -> quantiles (R, Q, H) in the units of the series."""
-        encoded = self.encode(series, observed)
-        return unscaled(self.head(self.decode(encoded)), encoded.scaling)
+        return by_parts(self._quantiles, ROWS, series, observed)
 
     def direct(self, batch: Batch, horizon: int) -> Forecast:
         """Forecast of up to H steps."""
@@ -174,6 +176,10 @@ class ChronosBolt(Forecaster):
 
     def no_weight_decay(self) -> set[str]:
         return {"special_tokens", "encoder.position_bias"}
+
+    def _quantiles(self, series: Tensor, observed: Tensor) -> Tensor:
+        encoded = self.encode(series, observed)
+        return unscaled(self.head(self.decode(encoded)), encoded.scaling)
 
     def _initialise(self) -> None:
         """First values as in the official code, which scales all of T5's by init_factor."""

@@ -16,12 +16,15 @@ from modalities.common.linear import Linear
 from modalities.time_series.frequency import TOKENS, UNKNOWN
 from modalities.time_series.models.chronos_parts import require_levels
 from modalities.time_series.models.forecaster import Forecast, Forecaster, LossTerms
+from modalities.time_series.models.rows import by_parts
 from modalities.time_series.models.s5 import S5Layer
 from trainer.errors import ConfigError, DataError
 from trainer.objective import Batch
 
 RANGES = {"legs": (-1.0, 0.95), "hlegs": (0.0, 0.95), "four": (0.0, 1.0)}
 """Where the basis functions are evaluated over a patch."""
+ROWS = 32
+"""Series that are forecast at once."""
 LONGEST_CONTEXT = 16 * 1024
 """Most points that are read, however slow the series."""
 EPS = 1e-5
@@ -207,7 +210,8 @@ class FlowState(Forecaster):
         patch = patch_steps(self.config.patch_length, speed)
         most, parts, left = max(patch, self.longest(speed) // 2) if self.config.with_missing else patch, [], horizon
         while left:
-            parts.append(self.quantiles(series, observed, min(left, most), speed))
+            step = min(left, most)
+            parts.append(by_parts(lambda *rows: self.quantiles(*rows, step, speed), ROWS, series, observed))
             left -= parts[-1].shape[-1]
             middle = parts[-1][:, len(self.levels) // 2].to(series.dtype)
             series, observed = torch.cat([series, middle], dim=1), F.pad(observed, (0, middle.shape[1]), value=True)

@@ -15,11 +15,14 @@ from torch.nn import functional as F
 from modalities.common.linear import Linear
 from modalities.time_series.models.experts import Experts, SwiGLU
 from modalities.time_series.models.forecaster import Forecast, Forecaster
+from modalities.time_series.models.rows import by_parts
 from modalities.time_series.models.rotary import rotated, rotation
 from trainer.errors import ConfigError
 from trainer.objective import Batch
 
 Rotation = tuple[Tensor, Tensor]
+ROWS = 16
+"""Series that are forecast at once."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +197,8 @@ class TimeMoE(Forecaster):
 
     def _standardised(self, batch: Batch, horizon: int) -> Forecast:
         values, real, mean, deviation = self.standardised(batch)
-        found = self.roll_out(values, horizon, None if real.all() else real, self.context_length)
+        told = () if real.all() else (real,)
+        found = by_parts(lambda known, *seen: self.roll_out(known, horizon, *(seen or (None,)), limit=self.context_length), ROWS, values, *told)
         return Forecast((found.float() * deviation + mean).unflatten(0, batch["series"].shape[:2]))
 
 

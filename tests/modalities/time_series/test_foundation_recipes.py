@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+import zoo
 from modalities import registry
+from modalities.time_series.models import chronos_bolt, flowstate, time_moe
 from trainer.config import replace
 
 NAMES = [name for name in registry.recipes() if name.startswith(("time_series/chronos", "time_series/time-moe", "time_series/flowstate"))]
@@ -32,6 +34,15 @@ def test_the_loss_falls_on_a_batch_seen_again_and_again(name, tmp_path):
 def test_every_recipe_is_that_of_its_model(name):
     recipe = registry.find_recipe(name)
     assert replace(type(recipe.model)(), registry.find(name).fields) == recipe.model and recipe.recipe == name
+
+
+@pytest.mark.parametrize(("name", "module"), [("chronos-bolt-micro", chronos_bolt), ("flowstate-micro", flowstate), ("time-moe-micro", time_moe)])
+def test_many_series_are_forecast_in_parts(name, module, monkeypatch):
+    model, batch = zoo.create(f"time_series/{name}").eval(), {"series": torch.randn(1, 7, 40)}
+    batch["series"][0, 2, :9] = torch.nan
+    whole = model.forecast(batch, 70).point
+    monkeypatch.setattr(module, "ROWS", 3)
+    assert model.forecast(batch, 70).point.allclose(whole, atol=1e-4)
 
 
 def test_every_model_has_its_recipe():
