@@ -12,6 +12,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from sklearn.preprocessing import StandardScaler
 from torch_geometric.data import Data
 
 from modalities.graph.models.graphmae import GraphMAE
@@ -86,3 +89,20 @@ def draw_errors(model: GraphMAE, config: GraphMAEObjectiveConfig, graphs: Sequen
     model.train(was_training)
     captions = [f"{graph.num_nodes} nodes, error {np.nanmean(value):.2f}" for graph, value in zip(graphs, found)]
     return draw_graphs(graphs, found, captions, path, title, "1 - cosine of predicted and true features")
+
+
+def draw_embeddings(vectors: np.ndarray, labels: np.ndarray, classes: Sequence[str], path: Path | str, title: str) -> Path:
+    """Embeddings (N, D) in two dimensions, by their principal components and by t-SNE, coloured by class; always the same for the same vectors."""
+    scaled = StandardScaler().fit_transform(vectors)
+    flat = {"principal components": PCA(2, random_state=0).fit_transform(scaled)}
+    flat["t-SNE"] = TSNE(2, perplexity=min(30.0, max((len(vectors) - 1) / 3, 1.0)), init="pca", random_state=0).fit_transform(scaled)
+    figure = Figure(figsize=(10, 4.6), layout="constrained")
+    for axis, (name, places) in zip(figure.subplots(1, 2), flat.items()):
+        for number, label in enumerate(classes):
+            axis.scatter(*places[labels == number].T, s=8, label=label, color=colormaps["tab10"](number % 10))
+        axis.set_title(name, fontsize=9)
+        axis.set_xticks([])
+        axis.set_yticks([])
+    figure.axes[-1].legend(fontsize=8, markerscale=2)
+    figure.suptitle(title, fontsize=11)
+    return save(figure, path)

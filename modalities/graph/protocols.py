@@ -1,8 +1,9 @@
-"""How papers measure graph encoders: `python -m modalities.graph.protocols svm|nodes|links MODEL DATA`.
+"""How papers measure graph encoders: `python -m modalities.graph.protocols svm|nodes|links|map MODEL DATA`.
 
 svm    graphs of a TU set: an SVM (rbf) on frozen features, 10 folds, C chosen inside each training part by 5 folds (GraphMAE, InfoGraph)
 nodes  one graph with classes of nodes: a linear classifier on frozen embeddings, 20 training nodes per class, 10 divisions
 links  one graph or more: edges hidden from the encoder told from pairs that are not joined by the product of the embeddings (AUC, AP)
+map    no figure but a picture: embeddings of labelled graphs by principal components and t-SNE
 """
 
 import sys
@@ -27,8 +28,9 @@ from modalities.common.evaluation import features
 from modalities.graph.data import BUILT_IN, LabelledGraphs
 from modalities.graph.files import read_graph
 from modalities.graph.models.encoder import GraphEncoder
+from modalities.graph.pictures import draw_embeddings
 from modalities.graph.preprocess import collate
-from trainer.errors import DataError, ModelError
+from trainer.errors import ConfigError, DataError, ModelError
 from trainer.randomness import seeded
 
 CHOICES = {"C": [1e-3, 1e-2, 1e-1, 1.0, 10.0]}
@@ -86,19 +88,29 @@ def link_scores(model: GraphEncoder, graph: Data, seed: int = 0) -> tuple[float,
     return float(roc_auc_score(truth, scores)), float(average_precision_score(truth, scores))
 
 
-def measure(what: tyro.conf.Positional[Literal["svm", "nodes", "links"]], model: tyro.conf.Positional[str], data: tyro.conf.Positional[str], /) -> list[float]:
+def measure(what: tyro.conf.Positional[Literal["svm", "nodes", "links", "map"]], model: tyro.conf.Positional[str], data: tyro.conf.Positional[str], /, to: Path | None = None) -> list[float]:
     """Measure a model by a protocol and print it.
 
     Args:
         what: The protocol.
         model: Folder or name of the model.
-        data: svm: a set of labelled graphs. nodes, links: a graph file.
+        data: svm, map: a set of labelled graphs. nodes, links: a graph file.
+        to: Where the picture of map goes. Default: embeddings.png.
     """
     encoder = pretrained.load(model)
     if not isinstance(encoder, GraphEncoder) or encoder.preprocess is None:
         raise ModelError(f"{model} is no graph encoder with its preprocessing.")
+    if to is not None and what != "map":
+        raise ConfigError(f"to={to} is where the picture of 'map' goes; {what!r} draws none.")
+    if what == "map":
+        test = LabelledGraphs(data).build(encoder.preprocess)[1]
+        with torch.inference_mode():
+            found = features(encoder.eval(), test)
+        print(draw_embeddings(*found, test.classes, to or Path("embeddings.png"), f"{len(test):,} test graphs of {test.name}, embeddings of {model}"))
+        return []
     if what == "svm":
-        parts = [features(encoder, part) for part in LabelledGraphs(data).build(encoder.preprocess)]
+        with torch.inference_mode():
+            parts = [features(encoder.eval(), part) for part in LabelledGraphs(data).build(encoder.preprocess)]
         found = svm_folds(*(np.concatenate(both) for both in zip(*parts)))
         words = "SVM on frozen features, 10 folds"
     else:

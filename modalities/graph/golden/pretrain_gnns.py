@@ -63,7 +63,7 @@ def _pretrain_gnns(golden: Golden) -> dict[str, Tensor]:
     computed = {"output.node_representation": tokens, "output.node_representation_masked": hidden, "output.pred_node": scores}
     if mask_edge:
         ends = golden.input("edge_index")[:, golden.input("connected_edge_indices")]
-        computed["output.pred_edge"] = masking.linear_pred_bonds(hidden[ends[0]] + hidden[ends[1]])
+        computed |= dict.fromkeys(("output.pred_edge", "output.pred_bond"), masking.linear_pred_bonds(hidden[ends[0]] + hidden[ends[1]]))
         loss = loss + masking.bond_loss(hidden, ends, golden.input("mask_edge_label")[:, 0])
     computed["output.loss_masking"] = loss
     if "negative_edge_index" in golden.inputs:

@@ -1,5 +1,6 @@
 """Models in the layout of the official codes, and pictures."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -8,7 +9,7 @@ from modalities.graph.generated import GeneratedConfig, graphs
 from modalities.graph.models.encoder import GraphEncoder, GraphEncoderConfig
 from modalities.graph.models.graphmae import GraphMAE, GraphMAEConfig
 from modalities.graph.objectives.graphmae import GraphMAEObjectiveConfig
-from modalities.graph.pictures import draw_errors
+from modalities.graph.pictures import draw_embeddings, draw_errors
 from modalities.graph.preprocess import GraphPreprocess
 from trainer.errors import DataError
 from zoo.cli import main
@@ -52,3 +53,10 @@ def test_errors_are_drawn(tmp_path):
     with pytest.raises(DataError, match="2,000"):
         large = preprocess.transform({"edge_index": torch.zeros(2, 0, dtype=torch.long), "node_type": torch.zeros(3000, dtype=torch.long)})
         draw_errors(GraphMAE(GraphMAEConfig(in_dim=6, embed_dim=8)), GraphMAEObjectiveConfig(), [large], tmp_path / "y.png", "Errors")
+
+
+def test_embeddings_are_drawn(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], 15)
+    path = draw_embeddings(rng.normal(size=(45, 5)) + 3 * labels[:, None], labels, ("a", "b", "c"), tmp_path / "e.png", "Embeddings")
+    assert path.stat().st_size > 10_000
