@@ -20,7 +20,9 @@ from tools.learning import finished, measured, show
 from trainer.config import replace
 
 QUIET = {"train.pictures": 0, "train.log_every": 1000, "train.keep_last": 1, "train.save_every": 10**6}
-METHODS = {"GraphMAE for molecules": "graph/tiny-graphmae", "attribute masking": "graph/tiny-masking"}
+METHODS = {
+    "GraphMAE (GIN)": "graph/graphmae-tiny-molecules", "attribute masking (GIN with bonds)": "graph/tiny-masking", "GraphMAE for molecules (GIN with bonds)": "graph/tiny-graphmae",
+}  # fmt: skip
 RATES = (1e-3, 3e-3)
 OTHERS = GeneratedConfig(4000, 400, seed=1)
 """Graphs on which rates are chosen: another set of the same kind."""
