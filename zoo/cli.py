@@ -64,7 +64,7 @@ def show_verb(arguments: list[str]) -> None:
 
 
 def demo_verb(arguments: list[str]) -> None:
-    """Run the demo of a modality from data to published model: `zoo demo [vision|video]`."""
+    """Run the demo of a modality from data to published model: `zoo demo [vision|video|time_series]`."""
     import tyro
 
     def demo(modality: tyro.conf.Positional[str] = "vision", to: Path | None = None) -> None:

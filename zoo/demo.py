@@ -38,6 +38,7 @@ SHOWN = "test-samples"
 """Folder of the samples that a new process names."""
 PARTS = ("pretrain", "finetune", "published", SHOWN)
 PICTURES = ("reconstructions.png", "reconstructions.gif")
+RESULTS = "results.json"
 
 HOW = {"logistic regression": "logistic", "5-NN": "knn"}
 """How baselines are measured."""
@@ -47,8 +48,14 @@ Values = dict[str, dict[str, list[float]]]
 
 def run_demo(modality: str, folder: Path) -> dict[str, Any]:
     """Run the demo of a modality into `folder` and return the results. A finished demo there is replaced, a stopped one goes on."""
+    demo = registry.load(f"modalities.{modality}.demo:DEMO")
     try:
-        return _run_demo(registry.load(f"modalities.{modality}.demo:DEMO"), folder)
+        if isinstance(demo, Demo):
+            return _run_demo(demo, folder)
+        _prepare(folder, demo.parts, demo.files)
+        results = demo.run(folder, _run_or_resume)
+        write_json(folder / RESULTS, results)
+        return results
     except Interrupted as error:
         raise Interrupted(f"The demo stopped; what is done so far is in {folder}. The same command goes on from there.") from error
 
@@ -87,7 +94,7 @@ def _run_demo(demo: Demo, folder: Path) -> dict[str, Any]:
         kind: {name: {"mean": round(mean(found), 2), "values": found} for name, found in rows.items()} for kind, rows in values.items()
     }
     results["seconds"] = round(seconds, 1)
-    write_json(folder / "results.json", results)
+    write_json(folder / RESULTS, results)
     _show(demo, results, fitted, said, folder)
     return results
 
@@ -99,17 +106,17 @@ def _run_or_resume(recipe: ModelRecipe, place: Path) -> Path:
     return run(recipe, place, resume=(place / "recipe.yaml").exists(), card=write_card)
 
 
-def _prepare(folder: Path) -> None:
+def _prepare(folder: Path, parts: tuple[str, ...] = PARTS, files: tuple[str, ...] = PICTURES) -> None:
     """Make room: remove a finished demo, keep the runs of a stopped one, touch nothing else."""
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file. Choose a folder with --to.")
-    known = {*PARTS, *PICTURES, "results.json"}
+    known = {*parts, *files, RESULTS}
     strange = [p.name for p in folder.iterdir() if p.name not in known] if folder.exists() else []
     if strange:
         raise ConfigError(f"{folder} holds other things than an earlier demo ({', '.join(sorted(strange)[:5])}). Choose another folder with --to.")
-    for part in PARTS if (folder / "results.json").exists() else ("published", SHOWN):
+    for part in parts if (folder / RESULTS).exists() else ("published", SHOWN):
         shutil.rmtree(folder / part, ignore_errors=True)
-    (folder / "results.json").unlink(missing_ok=True)
+    (folder / RESULTS).unlink(missing_ok=True)
 
 
 def _measure_frozen(demo: Demo, model: Model, data: Any, seed: int, values: Values) -> None:

@@ -51,6 +51,18 @@ class Demo:
     """(test set, index, path without ending): write a sample as the file that a new process names; returns its path."""
 
 
+@dataclass(frozen=True)
+class OwnDemo:
+    """A demo that goes another way than `Demo`."""
+
+    run: Callable[[Path, Callable[[ModelRecipe, Path], Path]], dict[str, Any]]
+    """(folder, train) -> results. `train(recipe, folder)` runs a recipe, goes on with it, or takes it as it is when it is done, and returns its export."""
+    parts: tuple[str, ...]
+    """Folders of runs that it makes: a finished demo's are removed, a stopped one's are kept."""
+    files: tuple[str, ...]
+    """What else it writes."""
+
+
 def vectors(source: LabelledSource) -> tuple[np.ndarray, np.ndarray]:
     """All that the model would see of each sample, as one vector, and its label. For sources in memory."""
     batch = source.fetch(list(range(len(source))))

@@ -133,7 +133,9 @@ class TestError:
         return {"relative_mae": error / naive if naive else float("nan")}
 
     def row(self, name: str, value: float) -> Row:
-        return result(self.source, TASK, name, round(value, 4), f"of the naive forecast; {compared(value, self.before.get(name), self.start, 'on test windows')}")
+        before = self.before.get(name)
+        row = result(self.source, TASK, name, round(value, 4), f"of the naive forecast; {compared(value, before, self.start, 'on test windows')}")
+        return {**row, "before": before}
 
 
 def compared(value: float, before: float | None, start: str, where: str) -> str:
