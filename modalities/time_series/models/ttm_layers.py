@@ -125,7 +125,7 @@ class PatchMixer(nn.Module):
             self.self_attn_layer = Attention(sizes.width, config.self_attn_heads, sizes.dropout)
             self.norm_attn = Norm(config, sizes.width)
         self.gated, self.attends = sizes.gated, config.self_attn
-        self.plain = sizes.gated and not config.self_attn and config.gate_mode == "softmax"
+        self.plain = sizes.gated and not config.self_attn and config.gate_mode in ("softmax", "sigmoid")
 
     def forward(self, x: Tensor) -> Tensor:
         normed = self.norm.norm(x)
@@ -151,7 +151,8 @@ class PatchMixer(nn.Module):
         """
         rows = normed.flatten(0, 1)
         mixed = _left(self.mlp.fc2, F.gelu(_left(self.mlp.fc1, rows)))
-        weights = _left(self.gating_block.attn_layer, mixed).softmax(1)
+        weights = _left(self.gating_block.attn_layer, mixed)
+        weights = weights.softmax(1) if self.gating_block.mode == "softmax" else weights.sigmoid()
         return torch.addcmul(x, mixed.view(x.shape), weights.view(x.shape))
 
 

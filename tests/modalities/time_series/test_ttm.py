@@ -56,8 +56,9 @@ def test_channels_and_samples_do_not_know_each_other_and_go_in_parts(changes, mo
     assert parts.point.allclose(whole.point, atol=1e-4) and (whole.quantiles is None or parts.quantiles.allclose(whole.quantiles, atol=1e-4))
 
 
-def test_without_gradients_the_same_is_computed_in_another_order():
-    model = small(resolution_prefix_tuning=True)
+@pytest.mark.parametrize("mode", ["softmax", "sigmoid", "glu"])
+def test_without_gradients_the_same_is_computed_in_another_order(mode):
+    model = small(resolution_prefix_tuning=True, gate_mode=mode)
     scaled = torch.randn(3, 2, 32)
     arguments = (scaled, scaled, None, torch.tensor([0, 1, 2]), None)
     with torch.no_grad():
