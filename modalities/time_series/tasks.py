@@ -33,9 +33,9 @@ def predict_ahead(model: Model, files: list[Path], to: Path | None, horizon: int
     return forecast_files(model, files, to, horizon)
 
 
-def write_example(model: Model, folder: Path) -> list[str]:
-    """Write `series.csv`: 200 hours of a daily season with a trend, which the snippets of cards may read."""
-    rows = (f"2024-01-{1 + i // 24:02d} {i % 24:02d}:00:00,{20 + i / 50 + 5 * math.sin(i * math.tau / 24):.3f}" for i in range(200))
-    path = folder / "series.csv"
-    path.write_text("\n".join(["time,value", *rows, ""]), encoding="utf-8")
-    return [str(path)]
+def write_example(model: Model, folder: Path) -> list[list[float]]:
+    """Write `series.csv`: 200 hours of a daily season with a trend, which the snippets of cards may read. Returns its series as `model.preprocess` takes them."""
+    values = [round(20 + i / 50 + 5 * math.sin(i * math.tau / 24), 3) for i in range(200)]
+    rows = (f"2024-01-{1 + i // 24:02d} {i % 24:02d}:00:00,{value:.3f}" for i, value in enumerate(values))
+    (folder / "series.csv").write_text("\n".join(["time,value", *rows, ""]), encoding="utf-8")
+    return [values]

@@ -16,7 +16,7 @@ def test_list_models_with_wildcards():
     assert zoo.list_models("*/mae-base") == ["vision/mae-base"]
     assert zoo.list_models("mae-base") == zoo.list_models("*mae-base*") == [n for n in names if "mae-base" in n]
     assert zoo.list_models("nothing*") == []
-    assert zoo.list_models(pretrained=True) == ["vision/mae-tiny-digits"]
+    assert zoo.list_models(pretrained=True) == ["vision/mae-tiny-digits", "time_series/ttm-tiny-synth"]
 
 
 @pytest.mark.parametrize("name", registry.entries())

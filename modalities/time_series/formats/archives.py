@@ -11,8 +11,8 @@ from modalities.time_series.frequency import normalise
 from modalities.time_series.series import Item
 from trainer.errors import DataError, shorten
 
-WORDS = {"half_hourly": "30min", "4_seconds": "4s", "10_minutes": "10min", "minutely": "min", "hourly": "h", "daily": "D", "weekly": "W", "monthly": "ME", "quarterly": "QE", "yearly": "YE"}
-"""Frequencies as Monash's files name them."""
+WORDS = {"half_hourly": "30min", "4_seconds": "4s", "10_minutes": "10min", "minutely": "min"}
+"""Frequencies of Monash's files that have a name of their own there."""
 
 
 def read_tsf(path: Path) -> tuple[list[Item], int | None]:

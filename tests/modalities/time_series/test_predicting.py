@@ -32,7 +32,8 @@ def table(path):
 
 def test_the_command_writes_a_table_and_a_picture(model, tmp_path, capsys):
     model.save_pretrained(tmp_path / "model")
-    (file,) = write_example(model, tmp_path)
+    write_example(model, tmp_path)
+    file = str(tmp_path / "series.csv")
     assert main(["predict", str(tmp_path / "model"), file, "--horizon", "30", "--to", str(tmp_path / "out.png")]) == 0
     rows = table(tmp_path / "out.csv")
     assert "30 steps ahead" in capsys.readouterr().out and (tmp_path / "out.png").stat().st_size > 10_000
