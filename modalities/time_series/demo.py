@@ -81,7 +81,7 @@ def draw(model: Forecaster, sets: list[SeriesSet], path: Path) -> None:
         history, truth = item.values[:1, :-ahead], item.values[0, -ahead:]
         said = model.forecast(model.preprocess({"series": history, "frequency": item.frequency}), ahead)
         quantiles = None if said.quantiles is None else said.quantiles[0, :, 0].numpy()
-        panels.append(Panel(item.channel_name(0), history[0], said.point[0, 0].numpy(), quantiles, said.levels, truth, item.times))
+        panels.append(Panel(data.name, history[0], said.point[0, 0].numpy(), quantiles, said.levels, truth, item.times))
     draw_forecasts(panels, path, "Zero-shot forecasts of real series", residuals=True)
 
 

@@ -129,8 +129,10 @@ class PatchMixer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         normed = self.norm.norm(x)
-        if self.plain and not self.training and not torch.is_grad_enabled() and self._is_plain():
-            return self._from_the_left(x, normed)
+        if self.plain and not self.training and not torch.is_grad_enabled():
+            layers = self.mlp.fc1, self.mlp.fc2, self.gating_block.attn_layer
+            if isinstance(layers[0], nn.Linear) and isinstance(layers[1], nn.Linear) and isinstance(layers[2], nn.Linear):  # and not adapters in their place
+                return self._from_the_left(x, normed, *layers)
         mixed = self.mlp(normed.transpose(2, 3))
         if self.attends:
             mixed = self.gating_block(mixed) if self.gated else mixed
@@ -140,25 +142,21 @@ class PatchMixer(nn.Module):
         return x + mixed.transpose(2, 3)
 
 
-    def _is_plain(self) -> bool:
-        """Whether the layers are linear ones, and not adapters in their place."""
-        return isinstance(self.mlp.fc1, nn.Linear) and isinstance(self.mlp.fc2, nn.Linear) and isinstance(self.gating_block.attn_layer, nn.Linear)
-
-    def _from_the_left(self, x: Tensor, normed: Tensor) -> Tensor:
+    def _from_the_left(self, x: Tensor, normed: Tensor, fc1: nn.Linear, fc2: nn.Linear, gate: nn.Linear) -> Tensor:
         """The same in evaluation, without gradients, as products with the weights on the left: nothing is transposed, which saves most of the time of short contexts.
 
         With gradients it would cost more, since those of the weights would be summed over all samples afterwards.
         """
         rows = normed.flatten(0, 1)
-        mixed = _left(self.mlp.fc2, F.gelu(_left(self.mlp.fc1, rows)))
-        weights = _left(self.gating_block.attn_layer, mixed)
+        mixed = _left(fc2, F.gelu(_left(fc1, rows)))
+        weights = _left(gate, mixed)
         weights = weights.softmax(1) if self.gating_block.mode == "softmax" else weights.sigmoid()
         return torch.addcmul(x, mixed.view(x.shape), weights.view(x.shape))
 
 
 def _left(layer: nn.Linear, rows: Tensor) -> Tensor:
     """A linear layer over the second axis of (N, P, D)."""
-    return torch.baddbmm(layer.bias[:, None], layer.weight.expand(len(rows), -1, -1), rows)
+    return torch.baddbmm(layer.bias.unsqueeze(1), layer.weight.expand(rows.shape[0], -1, -1), rows)
 
 
 class FeatureMixer(nn.Module):
