@@ -97,7 +97,7 @@ def poa_tiny() -> POARecipe:
 
 
 def poa_tiny_digits() -> POARecipe:
-    """Cluttered scenes of real digits, a few minutes on one core. That it helps at few labels has not been shown: `python -m tools.learn_poa` measures it.
+    """Cluttered scenes of real digits, a few minutes on one core. That it helps a fine-tuning has not been shown: `python -m tools.learn_poa` measures it.
 
     Without small crops, in which little of a digit is left, without masked patches and without KoLeo, which slow down so short a run.
     """
