@@ -97,7 +97,7 @@ def poa_tiny() -> POARecipe:
 
 
 def poa_tiny_digits() -> POARecipe:
-    """Cluttered scenes of real digits, a few minutes on one core. That it helps a fine-tuning has not been shown: `python -m tools.learn_poa` measures it.
+    """Cluttered scenes of real digits, five to ten minutes on one core. What it gives is in docs/results.md: `python -m tools.learn_poa` measures it.
 
     Without small crops, in which little of a digit is left, without masked patches and without KoLeo, which slow down so short a run.
     """
@@ -113,7 +113,7 @@ def poa_tiny_digits() -> POARecipe:
         data=MultiCropImages("digits-cluttered", augment=crops),
         train=TrainConfig(
             batch_size=64,
-            steps=800,
+            steps=2000,
             log_every=20,
             optim=OptimConfig(lr=5e-3, betas=(0.9, 0.999), weight_decay=0.04, clip_norm=10.0),
             schedule=ScheduleConfig(warmup=0.1, floor=0.01),
