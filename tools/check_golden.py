@@ -4,7 +4,7 @@
 
 Each golden file is loaded through the modality's `interop`, run through our model, and every stored output and
 gradient is compared. A float tensor passes within 1e-4 of its largest magnitude (at least 1); masks and indices
-must be equal. Files of training methods (`methods/...`) go to the trainer: within 1e-6 of the largest magnitude. Exit status 0 only when every file is known and everything in it was compared and passed.
+must be equal. A modality may read from a file's notes that some outputs are less exact (`tolerances` of its golden package). Files of training methods (`methods/...`) go to the trainer: within 1e-6 of the largest magnitude. Exit status 0 only when every file is known and everything in it was compared and passed.
 """
 
 import argparse
@@ -58,9 +58,17 @@ def check_file(path: Path) -> str:
     if not golden.expected:
         return "it stores no output to compare"
     tolerance, least = (methods.TOLERANCE, 0.0) if is_method(golden) else (TOLERANCE, 1.0)
-    names = sorted(golden.expected.keys() | computed.keys())
-    wrong = [name for name in names if not compare(name, golden.expected.get(name), computed.get(name), tolerance, least)]
+    names, stated = sorted(golden.expected.keys() | computed.keys()), stated_tolerances(golden)
+    wrong = [name for name in names if not compare(name, golden.expected.get(name), computed.get(name), stated.get(name, tolerance), least)]
     return f"{len(wrong)} of {len(golden.expected)} outputs: {', '.join(wrong[:5])}{', ...' if len(wrong) > 5 else ''}" if wrong else ""
+
+
+def stated_tolerances(golden: Golden) -> dict[str, float]:
+    """Tolerances of single outputs that the file's own notes state, as `modalities.<modality>.golden` reads them; none where it reads no such notes."""
+    if is_method(golden):
+        return {}
+    package = importlib.import_module(f"modalities.{golden.model.partition('/')[0]}.golden")
+    return package.tolerances(golden) if hasattr(package, "tolerances") else {}
 
 
 def runner(golden: Golden) -> Callable[[Golden], dict[str, Tensor]]:

@@ -1,0 +1,109 @@
+"""W2PGNN: graphons, their distances, and which pre-training set to choose."""
+
+import numpy as np
+import pytest
+import torch
+from torch_geometric.data import Data
+
+from modalities.graph.feasibility import FeasibilityConfig, feasibility, select
+from modalities.graph.graphons import GraphonConfig, adjacency, align, fit, resize, sample
+from modalities.graph.statistics import topology
+from modalities.graph.transport import entropic_gw, gromov_wasserstein
+from trainer.errors import ConfigError, DataError
+
+STEPS = np.array([[0.9, 0.1], [0.1, 0.4]])
+FAST = FeasibilityConfig(GraphonConfig(tv_weight=0.05), resolution=8, epochs=8)
+
+
+def drawn(steps, count=6, nodes=40, seed=0):
+    return [sample(np.array(steps), nodes, seed + number) for number in range(count)]
+
+
+@pytest.mark.parametrize("options", [{"tv_weight": 0.05}, {"method": "USVT", "threshold": 0.1}, {"method": "LG", "falling_gaps": True}, {"method": "MC"}, {"method": "GWB"}, {"method": "FGWB"}])
+def test_every_method_gives_a_symmetric_graphon_with_the_denser_part_first(options):
+    steps = fit([adjacency(graph) for graph in drawn(STEPS)], GraphonConfig(**options))
+    assert np.allclose(steps, steps.T) and steps.min() >= 0 and steps.max() <= 1
+    if options.get("method") not in ("GWB", "FGWB"):
+        small = resize(steps, 4)
+        assert small[0, 0] > small[-1, -1] + 0.2 and steps.mean() == pytest.approx(0.375, abs=0.1)
+
+
+def test_the_official_smoothing_leaves_the_density():
+    matrices = [adjacency(graph) for graph in drawn(STEPS)]
+    assert np.ptp(fit(matrices)) < 0.02 < 0.3 < np.ptp(fit(matrices, GraphonConfig(tv_weight=0.05)))
+
+
+def test_samples_follow_the_graphon_and_the_seed():
+    graph = sample(STEPS, 400, seed=1)
+    assert adjacency(graph).mean() == pytest.approx(STEPS.mean(), abs=0.03)
+    assert torch.equal(graph.edge_index, sample(STEPS, 400, seed=1).edge_index)
+    assert not torch.equal(graph.edge_index, sample(STEPS, 400, seed=2).edge_index)
+
+
+def test_alignment_orders_by_degree_and_fills_up():
+    star = adjacency(Data(edge_index=torch.tensor([[2, 2, 2], [0, 1, 3]]), num_nodes=4))
+    matrix, degrees = align(star, 6)
+    assert matrix[0, 1:4].tolist() == [1, 1, 1] and matrix.sum() == 6
+    assert degrees == pytest.approx([1 / 2, 1 / 6, 1 / 6, 1 / 6, 0, 0])
+
+
+def test_gradient_of_the_entropic_distance():
+    rng = np.random.default_rng(0)
+    first, second = (torch.tensor(rng.random((4, 4)) * 0.1 + base) for base in (0.2, 0.6))
+    first.requires_grad_(True)
+    entropic_gw(first, second).backward()
+    step = torch.zeros(4, 4, dtype=torch.float64)
+    step[1, 2] = 1e-6
+    with torch.no_grad():
+        slope = (entropic_gw(first + step, second) - entropic_gw(first - step, second)) / 2e-6
+    assert first.grad[1, 2].item() == pytest.approx(slope.item(), rel=1e-2)
+
+
+def test_distance_is_a_root_and_nought_for_equals():
+    half, whole = np.full((3, 3), 0.5), np.full((3, 3), 0.75)
+    assert gromov_wasserstein(half, whole, "square") == pytest.approx(0.25)
+    assert gromov_wasserstein(half, half, "square") == pytest.approx(0, abs=1e-6)
+
+
+def test_the_nearer_set_is_chosen_and_shares_of_domains_are_found():
+    dense, sparse = drawn(np.full((1, 1), 0.7)), drawn(np.full((1, 1), 0.1))
+    down = drawn(np.full((1, 1), 0.6), seed=50)
+    found = select({"sparse": sparse, "dense": dense, "both": {"sparse": sparse, "dense": dense}}, down, FAST)
+    assert [*found].index("dense") < [*found].index("sparse")
+    assert found["both"].score >= found["sparse"].score
+    domains = found["both"].combinations["domain"]
+    assert domains.alpha.sum() == pytest.approx(1, abs=1e-6) and domains.alpha[1] > domains.alpha[0] and domains.losses[-1] < domains.losses[0]
+    assert "domain" not in found["dense"].combinations, "one domain is the same as all graphs together"
+
+
+def test_equal_sets_are_nearest():
+    graphs = drawn(STEPS)
+    found = feasibility({"itself": graphs}, graphs, FeasibilityConfig(GraphonConfig(tv_weight=0.05), resolution=8, epochs=4, distance="square"))
+    assert found.score == pytest.approx(0, abs=0.03)
+
+
+def test_regular_graphs_have_no_correlation_of_degrees():
+    ring = adjacency(Data(edge_index=torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]]), num_nodes=4))
+    assert topology(ring)[[0, 1, 4, 5]].tolist() == [2, 0, 0, 0]
+
+
+def test_graphs_without_edges_do_not_shift_the_groups():
+    empty = Data(edge_index=torch.empty(2, 0, dtype=torch.long), num_nodes=5)
+    found = feasibility({"mixed": [empty, *drawn(np.full((1, 1), 0.1), 4), *drawn(np.full((1, 1), 0.9), 4)]}, drawn(STEPS), FAST)
+    assert sum(int(name.partition("(")[2][:-1]) for name in found.names["topology"]) == 8
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: GraphonConfig("UVST"), ConfigError, "Did you mean 'USVT'"),
+        (lambda: GraphonConfig("USVT", tv_weight=0.1), ConfigError, "tv_weight changes only"),
+        (lambda: FeasibilityConfig(kinds=()), ConfigError, "kinds must be"),
+        (lambda: fit([np.zeros((3, 3))]), DataError, "with an edge"),
+        (lambda: adjacency(Data(edge_index=torch.tensor([[0], [4]]), num_nodes=3), "a set, graph 7"), DataError, "a set, graph 7: edge 0 leads"),
+        (lambda: feasibility({"pre": drawn(STEPS, 1)}, [], FAST), DataError, "the downstream set"),
+    ],
+)
+def test_mistakes_are_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
