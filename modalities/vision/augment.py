@@ -5,6 +5,7 @@ evaluation. All randomness comes from the global generators (torch, numpy, rando
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,12 +13,14 @@ import torch
 from PIL import ImageOps
 from timm.data import create_transform
 from timm.data.auto_augment import AugmentOp, posterize
+from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from modalities.vision.augment_paired import PairedTransform
-from modalities.vision.images import as_picture, to_eight_bit, to_tensor
+from modalities.vision.bands import USUAL
+from modalities.vision.images import Picture, as_picture, to_eight_bit, to_tensor
 from modalities.vision.preprocess import ImagePreprocess
 from modalities.vision.preprocess_paired import PairedPreprocess
 from trainer.errors import ConfigError
@@ -53,23 +56,33 @@ class PretrainAugment:
 class PretrainTransform:
     """Raw picture -> (C, H, W): crop, mirror, normalise."""
 
-    def __init__(self, config: PretrainAugment, preprocess: ImagePreprocess) -> None:
-        self.preprocess, self.crop, self.flip = preprocess, None, config.flip
+    def __init__(self, config: PretrainAugment, preprocess: ImagePreprocess, ratio: tuple[float, float] = RATIO) -> None:
+        self.preprocess, self.flip = preprocess, config.flip
+        self.cropped: Callable[[Picture], Picture] = preprocess.fit
         if config.crop_scale is not None:
-            self.crop = v2.RandomResizedCrop(
-                preprocess.size, scale=config.crop_scale, interpolation=v2.InterpolationMode(preprocess.interpolation), antialias=True
-            )
+            self.cropped = RandomCrop(config.crop_scale, ratio, preprocess)
 
     def __call__(self, raw: Any) -> Tensor:
-        picture = as_picture(raw, self.preprocess.channels)
-        if self.crop is None:
-            picture = self.preprocess.fit(picture)
-        else:  # what torchvision's transforms do, without their search for pictures in nested inputs, which costs a twentieth of the time
-            place, crop = self.crop.make_params([picture]), self.crop
-            picture = F.resized_crop(picture, **place, size=list(crop.size), interpolation=crop.interpolation, antialias=crop.antialias)
+        return self.change(as_picture(raw, self.preprocess.channels))
+
+    def change(self, picture: Picture) -> Tensor:
+        """The same of a picture that has been read."""
+        picture = self.cropped(picture)
         if self.flip and torch.rand(()) < 0.5:
             picture = F.horizontal_flip(picture)
         return self.preprocess.normalise(to_tensor(picture))
+
+
+class RandomCrop:
+    """torchvision's random resized crop, without its search for pictures in nested inputs, which costs a twentieth of the time."""
+
+    def __init__(self, scale: tuple[float, float], ratio: tuple[float, float], preprocess: ImagePreprocess) -> None:
+        mode = v2.InterpolationMode(preprocess.interpolation)
+        self.crop = v2.RandomResizedCrop(preprocess.size, scale=scale, ratio=ratio, interpolation=mode, antialias=True)
+
+    def __call__(self, picture: Picture) -> Picture:
+        place, crop = self.crop.make_params([picture]), self.crop
+        return F.resized_crop(picture, **place, size=list(crop.size), interpolation=crop.interpolation, antialias=crop.antialias)
 
 
 @dataclass(frozen=True)
@@ -117,8 +130,8 @@ class FinetuneAugment:
         return cls(one_draw=True, auto_augment=None, erase_prob=0.0)
 
     def build(self, preprocess: ImagePreprocess | PairedPreprocess) -> "FinetuneTransform | PairedTransform | None":
-        """The transform, or None when nothing is random. ConfigError when timm does not know auto_augment, or for a change of
-        colours or a rectangle that aligned maps would not share."""
+        """The transform, or None when nothing is random. ConfigError when timm does not know auto_augment, for a change of
+        colours or a rectangle that aligned maps would not share, or for a change of colours where there are other than 1 or 3 channels."""
         if isinstance(preprocess, PairedPreprocess) and self != self.none():
             if self.one_draw or self.color_jitter is not None or self.auto_augment is not None or self.erase_prob:
                 raise ConfigError(
@@ -126,7 +139,9 @@ class FinetuneAugment:
                     "Set augment.auto_augment and augment.color_jitter to null, erase_prob to 0 and one_draw to false."
                 )
             return PairedTransform(preprocess, self.crop_scale, self.crop_ratio, self.flip, self.shift)
-        return FinetuneTransform(self, preprocess) if self != self.none() else None
+        if self == self.none():
+            return None
+        return FinetuneTransform(self, preprocess) if preprocess.channels in USUAL else BandsTransform(self, preprocess)
 
 
 class FinetuneTransform:
@@ -174,6 +189,30 @@ class FinetuneTransform:
         return self.timm(picture)
 
 
+class BandsTransform:
+    """Raw picture of other than 1 or 3 channels -> (C, H, W): shift, crop, mirror, normalise, erase, in the picture's own precision."""
+
+    def __init__(self, config: FinetuneAugment, preprocess: ImagePreprocess) -> None:
+        if config.auto_augment is not None or config.color_jitter is not None:
+            raise ConfigError(
+                f"augment.auto_augment and augment.color_jitter change 8-bit grey or RGB pictures, and these have {preprocess.channels} channels. "
+                "Set both to null (--data.augment.auto_augment None); crop, shift, mirror image and erasing work with any channels."
+            )
+        self.shift = config.shift
+        self.erase = RandomErasing(config.erase_prob, mode=config.erase_mode, max_count=config.erase_count, device="cpu") if config.erase_prob else None
+        self.rest = PretrainTransform(PretrainAugment(config.crop_scale, config.flip), preprocess, config.crop_ratio)
+        if config.one_draw and config.crop_scale:
+            self.rest.cropped = OneDrawCrop(config, preprocess)
+
+    def __call__(self, raw: Any) -> Tensor:
+        picture = as_picture(raw, self.rest.preprocess.channels)
+        if self.shift:
+            top, left = torch.randint(-self.shift, self.shift + 1, (2,)).tolist()
+            picture = F.crop(picture, top, left, *F.get_size(picture))  # zeros outside
+        image = self.rest.change(picture)
+        return image if self.erase is None else self.erase(image)
+
+
 class OneDrawCrop:
     """Random resized crop whose area and shape are drawn once and clipped to the picture; then resized."""
 
@@ -183,7 +222,7 @@ class OneDrawCrop:
         self.interpolation = v2.InterpolationMode(preprocess.interpolation)
 
     def __call__(self, picture: Any) -> Any:
-        width, height = picture.size
+        height, width = F.get_size(picture)
         area = width * height * float(torch.empty(()).uniform_(*self.scale))
         ratio = math.exp(float(torch.empty(()).uniform_(*self.ratio)))  # width / height
         w, h = min(max(round((area * ratio) ** 0.5), 1), width), min(max(round((area / ratio) ** 0.5), 1), height)

@@ -5,6 +5,7 @@ an index into the source's `classes`, when the set is labelled; and for models o
 (B, 1, H, W) float32, "semseg" (B, H / stride, W / stride) int64 and "segmentation" (B, H, W) int64.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from modalities.common.sources import Augmented, some_of, without_excluded
 from modalities.common.splits import Splits
 from modalities.vision import digits
 from modalities.vision.augment import FinetuneAugment, PretrainAugment
+from modalities.vision.bands import USUAL
 from modalities.vision.files import ImageMixture, open_images
 from modalities.vision.images import as_picture, to_tensor
 from modalities.vision.paired import PairedArray, open_pairs
@@ -28,6 +30,8 @@ from modalities.vision.sources import ImageArray, ImageSource
 from trainer.corrupt import SkipCorrupt, check_policy
 from trainer.errors import ConfigError, DataError, did_you_mean
 from trainer.mixture import MixtureConfig
+
+log = logging.getLogger("zoo")
 
 BUILT_IN = ("digits", "digits-cluttered")
 MAX_ERRORS = 100
@@ -214,13 +218,41 @@ def pixel_statistics(source: ImageSource, limit: int = 1000) -> tuple[tuple[floa
     return tuple(round(v, 4) for v in pixels.mean(1).tolist()), tuple(round(v, 4) for v in pixels.std(1).tolist())
 
 
+def measured(data: ImageSet, preprocess: ImagePreprocess, paired: bool = False, limit: int = 128) -> ImagePreprocess:
+    """`preprocess` with mean and deviation of each channel over about `limit` training pictures, which is logged.
+
+    A channel that never changes gets a deviation of 1. `paired`: maps lie beside the pictures (see `modalities.vision.paired`).
+    """
+    plain = replace(preprocess, mean=(0.0,) * preprocess.channels, std=(1.0,) * preprocess.channels)
+    plain = PairedPreprocess(plain, ("rgb",), semseg_stride=1) if paired else plain
+    policy = {"on_error": data.on_error, "max_errors": data.max_errors, "exclude": data.exclude}
+    source = UnlabelledImages(data.path, augment=PretrainAugment.none(), **policy).build(plain)
+    count, total, squares = 0, 0.0, 0.0
+    chosen = range(0, len(source), max(len(source) // limit, 1))
+    for index in chosen:
+        pixels = source[index]["image"].flatten(1).double()
+        count, total, squares = count + pixels.shape[1], total + pixels.sum(1), squares + pixels.square().sum(1)
+    means = total / count
+    deviations = (squares / count - means.square()).clamp(min=0).sqrt()
+    flat = deviations < 1e-6
+    mean, std = (tuple(float(f"{value:.4g}") for value in values.tolist()) for values in (means, deviations.masked_fill(flat, 1)))
+    log.info(
+        "Mean and deviation of %d channels, measured on %d of %d images and stored with the model: %s and %s%s", preprocess.channels, len(chosen), len(source),
+        " ".join(f"{value:g}" for value in mean), " ".join(f"{value:g}" for value in std),
+        f" ({int(flat.sum())} channel(s) never change)" if flat.any() else "",
+    )  # fmt: skip
+    return replace(preprocess, mean=mean, std=std)
+
+
 def augmented(source: ImageSource, augment: Callable[[Any], Tensor] | None) -> ImageSource:
     return source if augment is None else Augmented(source, augment)
 
 
-def preprocess_for(data: ImageSet, input_size: tuple[int, int], channels: int) -> ImagePreprocess:
-    """The preprocessing of a new model: ImageNet's statistics for RGB, those of the data itself for a built-in set."""
+def preprocess_for(data: ImageSet, input_size: tuple[int, int], channels: int, paired: bool = False) -> ImagePreprocess:
+    """The preprocessing of a new model: ImageNet's statistics for RGB, 0.5 for grey, those of the data itself for other channels and for a built-in set."""
     preprocess = ImagePreprocess.default(input_size, channels)
+    if channels not in USUAL and data.path not in ("", *BUILT_IN):
+        return measured(data, preprocess, paired)
     if data.path in BUILT_IN:
         mean, std = pixel_statistics(UnlabelledImages(data.path, data.scenes, augment=PretrainAugment.none()).build(preprocess))
         preprocess = replace(preprocess, mean=mean, std=std)

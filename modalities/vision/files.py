@@ -7,7 +7,7 @@ from modalities.common.findings import FindingsSource
 from modalities.common.folders import is_table
 from modalities.common.sources import ShardSource, TableSource
 from modalities.vision.preprocess import ImagePreprocess
-from modalities.vision.sources import ImageFolder, ImageSource
+from modalities.vision.sources import ImageFolder, ImageSource, endings_for
 from trainer.errors import ConfigError
 from trainer.image_files import EXTENSIONS
 from trainer.mixture import Mixture, MixtureConfig
@@ -43,7 +43,11 @@ def require_table(path: str) -> None:
 class ImageShards(ShardSource, ImageSource):
     """Pictures in tars."""
 
-    endings, noun = ENDINGS, "pictures"
+    noun = "pictures"
+
+    @property
+    def endings(self) -> tuple[str, ...]:
+        return tuple(ending.removeprefix(".") for ending in endings_for(self.preprocess.channels))
 
 
 class ImageTable(TableSource, ImageFolder):

@@ -22,6 +22,7 @@ from modalities.common.run import Draw, ModelRecipe
 from modalities.common.sheets import spread
 from modalities.common.vit import ViTEncoder
 from modalities.vision.augment import FinetuneAugment
+from modalities.vision.bands import USUAL
 from modalities.vision.data import BUILT_IN, ImageSource, LabelledImages
 from modalities.vision.evaluation import findings, supervised
 from modalities.vision.models.convnet import ConvNetConfig
@@ -154,6 +155,8 @@ def default_recipe(model: str, head: str = "linear", data: str = "", preset: str
     changes = FinetuneAugment.probe() if head == "probe" else FinetuneAugment()
     if data in BUILT_IN:  # small grey digits: no mirror image, no colour operations
         changes = FinetuneAugment.none()
+    elif head != "probe" and getattr(config, "in_chans", 3) not in USUAL:  # RandAugment is for 8-bit grey and RGB
+        changes = FinetuneAugment(auto_augment=None)
     shared = dict(recipe="vision/finetune", model=model, data=LabelledImages(data, augment=changes))
     if head == "probe":
         optim = OptimConfig(name="lars", base_lr=0.1, betas=None, weight_decay=0.0)

@@ -1,7 +1,7 @@
 """Reading one picture, whatever it comes as: a file, a PIL image, an array or a tensor.
 
 A picture, once read, is one of two things: an 8-bit PIL image of mode "L" (grey) or "RGB", or, where 8 bits
-would lose something, a float tensor (C, H, W) in 0..1. Colour profiles are ignored, as in the papers.
+would lose something or the channels are others, a float tensor (C, H, W) in 0..1. Colour profiles are ignored, as in the papers.
 """
 
 import os
@@ -14,26 +14,28 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from modalities.common.sources import Encoded
+from modalities.vision.bands import USUAL, as_bands
+from modalities.vision.values import in_unit_range, stored_array
 from trainer.errors import DataError
 from trainer.image_files import explained, opened
 
 Picture = Image.Image | Tensor
-"""PIL image of mode "L" or "RGB", or float tensor (C, H, W) in 0..1 with C = 1 or 3."""
+"""PIL image of mode "L" or "RGB", or float tensor (C, H, W) in 0..1."""
 
 SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
 PHOTOMETRIC = 262
 """TIFF tag; 0: the largest value is black, as in some X-ray scans."""
-ROUNDING = 1e-3
-"""How far outside 0..1 a float picture may lie (a bicubic resize overshoots by rounding)."""
 
 
 def as_picture(raw: Any, channels: int, where: str = "the image") -> Picture:
-    """Any single picture in `channels` (1 or 3) channels.
+    """Any single picture in `channels` channels. Other than 1 or 3 are as `as_bands` says.
 
     `raw`: a path; the content of an image file; a PIL image; an array (H, W) or (H, W, C); a tensor (H, W) or (C, H, W). Arrays and tensors
     hold uint8, uint16 (scaled by 65535), bool, or floats in 0..1, in 1 or 3 channels. `where` names it in
     errors. Raises DataError for anything else.
     """
+    if channels not in USUAL:
+        return as_bands(raw, channels, None if isinstance(raw, (str, os.PathLike)) else where)
     if isinstance(raw, (str, os.PathLike)):
         return read_image(raw, channels)
     if isinstance(raw, (bytes, Image.Image)):
@@ -53,12 +55,14 @@ def as_picture(raw: Any, channels: int, where: str = "the image") -> Picture:
 
 
 def read_image(source: str | os.PathLike | Image.Image | bytes, channels: int, where: str | None = None) -> Picture:
-    """A file, its content or a PIL image, upright (EXIF), without transparency (on white), in `channels` (1 or 3) channels.
+    """A file, its content or a PIL image, upright (EXIF), without transparency (on white), in `channels` channels; other than 1 or 3 as `as_bands` says.
 
-    16-bit grey is scaled by its full range and becomes a float tensor; palettes, 1-bit and CMYK become 8-bit
+    An .npy file holds what an array may hold (see `as_picture`), its channels last or first. 16-bit grey is scaled by its full range and becomes a float tensor; palettes, 1-bit and CMYK become 8-bit
     grey or RGB. Of animations and multi-page files the first picture is taken. `where` names it in errors, by default
     the path. Raises DataError that names it, says what it really is, and what to do.
     """
+    if channels not in USUAL:
+        return as_bands(source, channels, where)
     if isinstance(source, Image.Image):
         where = where or "the PIL image"
         with explained(where):
@@ -66,6 +70,10 @@ def read_image(source: str | os.PathLike | Image.Image | bytes, channels: int, w
     if isinstance(source, Encoded):
         where = source.where
     where = where or ("the image" if isinstance(source, bytes) else str(source))
+    array = stored_array(source, where)
+    if array is not None:
+        channels_first = array.ndim == 3 and array.shape[0] in USUAL and array.shape[2] not in USUAL
+        return _from_array(array.transpose(1, 2, 0) if channels_first else array, channels, where)
     with opened(source, where) as image:
         return _flatten(image, channels, where)
 
@@ -131,22 +139,8 @@ def _from_array(array: np.ndarray, channels: int, where: str) -> Picture:
     if array.dtype == np.uint8:
         image = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
         return image.convert("L" if channels == 1 else "RGB")
-    if array.dtype == np.uint16:
-        array = array.astype(np.float32) / 65535
-    elif array.dtype != bool and not np.issubdtype(array.dtype, np.floating):
-        hint = ""
-        if np.issubdtype(array.dtype, np.integer):
-            low, high = int(array.min()), int(array.max())
-            hint = f" It holds {low} to {high}: " + ("use .astype('uint8')." if 0 <= low and 1 < high <= 255 else "use bool, or floats in 0..1.")
-        raise DataError(f"{where} has the type {array.dtype}; expected uint8, uint16, bool, or floats in 0..1.{hint}")
-    values = array.astype(np.float32)
-    if not np.isfinite(values).all():
-        raise DataError(f"{where} holds {int((~np.isfinite(values)).sum())} NaN or infinite pixels out of {values.size}.")
-    low, high = float(values.min()), float(values.max())
-    if low < -ROUNDING or high > 1 + ROUNDING:
-        hint = "It looks normalised already: give the plain picture" if low < 0 else "Divide by its full range (255 for 8-bit values)"
-        raise DataError(f"{where} holds floats from {low:.4g} to {high:.4g}; expected 0..1. {hint}.")
-    tensor = torch.from_numpy(values).permute(2, 0, 1).clamp(0, 1).contiguous()  # (C, H, W)
+    values = in_unit_range(array, where)
+    tensor = torch.from_numpy(values).permute(2, 0, 1).contiguous()  # (C, H, W)
     if tensor.shape[0] == channels:
         return tensor
     return F.rgb_to_grayscale(tensor) if channels == 1 else tensor.expand(3, -1, -1).contiguous()

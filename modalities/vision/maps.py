@@ -4,7 +4,6 @@ Unlike pictures they hold measurements: nothing is rounded, blended or repaired.
 """
 
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from modalities.common.sources import Encoded
 from modalities.vision.images import SIXTEEN_BIT
-from trainer.decoders import LIMITS, decode
+from modalities.vision.values import stored_array
 from trainer.errors import DataError
 from trainer.image_files import opened
 
@@ -70,10 +69,8 @@ def _numbers(raw: Any, where: str | None, what: str) -> tuple[np.ndarray, str]:
     elif isinstance(raw, (str, os.PathLike)):
         where = where or str(raw)
     where = where or f"the {what}"
-    if isinstance(raw, (str, os.PathLike)) and Path(raw).suffix.lower() == ".npy":
-        raw = decode("npy", _content(Path(raw), where), where)
-    elif isinstance(raw, bytes) and raw.startswith(b"\x93NUMPY"):
-        raw = decode("npy", raw, where)
+    array = stored_array(raw, where)
+    raw = raw if array is None else array
     if isinstance(raw, (str, os.PathLike, bytes)):
         with opened(raw, where) as image:
             image.load()
@@ -99,13 +96,3 @@ def _of_image(image: Image.Image, where: str, what: str) -> np.ndarray:
             "Colours that stand for values must be turned back into the values first."
         )
     return np.asarray(image)
-
-
-def _content(path: Path, where: str) -> bytes:
-    """The bytes of a file, not more than are read of any member."""
-    try:
-        if path.stat().st_size > LIMITS.encoded:
-            raise DataError(f"{where} has {path.stat().st_size:,} bytes; at most {LIMITS.encoded:,} are read.")
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{where} cannot be read ({error.strerror}).") from error

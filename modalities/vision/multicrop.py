@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from modalities.vision.data import UnlabelledImages
+from modalities.vision.bands import USUAL
 from modalities.vision.images import as_picture, to_eight_bit, to_tensor
 from modalities.vision.preprocess import ImagePreprocess
 from trainer.errors import ConfigError
@@ -65,7 +66,12 @@ class MultiCropAugment:
         return cls(local_count=local_count, local_size=local_size, flip=False, jitter=0.0, grey=0.0, blur=(0.0, 0.0, 0.0), solarise=0.0, **changes)
 
     def build(self, preprocess: ImagePreprocess) -> "MultiCropTransform":
-        """The transform of one picture."""
+        """The transform of one picture. ConfigError for pictures that are neither grey nor RGB."""
+        if preprocess.channels not in USUAL:
+            raise ConfigError(
+                f"The crops of self-distillation are made of 8-bit grey or RGB pictures, and in_chans is {preprocess.channels}. "
+                "Pre-train on other channels with MAE (vision/mae-...) or SparK (vision/spark-...)."
+            )
         return MultiCropTransform(self, preprocess)
 
 

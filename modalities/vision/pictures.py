@@ -147,11 +147,11 @@ def neighbour_sheet(
 
 
 def to_pixels(images: Tensor, preprocess: ImagePreprocess | None) -> np.ndarray:
-    """(B, C, H, W) -> uint8 (B, H, W, 3); NaN becomes mid-grey."""
-    if images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
-        raise DataError(f"Pictures must be (B, C, H, W) with 1 or 3 channels and at least one sample, found {tuple(images.shape)}.")
+    """(B, C, H, W) -> uint8 (B, H, W, 3); NaN becomes mid-grey. Of other than 1 or 3 channels, with `preprocess`, see its `denormalise`."""
     images = images.detach().float().cpu()
     images = images.clamp(0, 1) if preprocess is None else preprocess.denormalise(images)
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
+        raise DataError(f"Pictures must be (B, C, H, W) with 1 or 3 channels and at least one sample, found {tuple(images.shape)}.")
     values = (images * 255).round().nan_to_num(GREY).byte()
     return values.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy().copy()
 

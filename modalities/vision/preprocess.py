@@ -13,6 +13,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from modalities.common.preprocess import Preprocess
+from modalities.vision.bands import MOST, USUAL
 from modalities.vision.images import Picture, as_picture, to_tensor
 from trainer.errors import CheckpointError, ConfigError, DataError, shorten
 from trainer.objective import Batch
@@ -29,6 +30,9 @@ LARGEST = 16384
 """Longest side of an input, in pixels."""
 LONGEST = 20
 """Pictures longer than 20:1 are first cut to that about their centre; the rest would never be seen, only resized."""
+
+SPAN = 2.0
+"""Deviations to either side of the mean that a picture of other than 1 or 3 channels shows."""
 
 log = logging.getLogger("zoo")
 
@@ -47,7 +51,7 @@ class ImagePreprocess(Preprocess):
     size: tuple[int, int] = (224, 224)
     """Height and width of what the model sees, in pixels."""
     channels: int = 3
-    """1 (grey) or 3 (RGB). Grey pictures are repeated for 3, coloured ones made grey (ITU-R 601) for 1."""
+    """1 (grey), 3 (RGB), or another number up to 13. Grey pictures are repeated for 3, coloured ones made grey (ITU-R 601) for 1; for any other number pictures must have it."""
     mean: tuple[float, ...] = IMAGENET_MEAN
     """Per channel, of pixels in 0..1."""
     std: tuple[float, ...] = IMAGENET_STD
@@ -60,8 +64,8 @@ class ImagePreprocess(Preprocess):
     def __post_init__(self) -> None:
         if len(self.size) != 2 or not 1 <= min(self.size) <= max(self.size) <= LARGEST:
             raise ConfigError(f"preprocess.size must be (height, width) in pixels, 1 to {LARGEST} each, found {shorten(self.size)}.")
-        if self.channels not in (1, 3):
-            raise ConfigError(f"preprocess.channels must be 1 (grey) or 3 (RGB), found {self.channels}.")
+        if not 1 <= self.channels <= MOST:
+            raise ConfigError(f"preprocess.channels must be 1 (grey), 3 (RGB) or another number up to {MOST}, found {self.channels}.")
         statistics = (*self.mean, *self.std)
         if not len(self.mean) == len(self.std) == self.channels or min(self.std) <= 0 or not all(map(math.isfinite, statistics)):
             raise ConfigError(
@@ -72,7 +76,7 @@ class ImagePreprocess(Preprocess):
 
     @classmethod
     def default(cls, input_size: int | tuple[int, int], channels: int = 3) -> "ImagePreprocess":
-        """The usual preprocessing for a size: ImageNet statistics for RGB, 0.5 / 0.5 (range -1..1) for grey.
+        """The usual preprocessing for a size: ImageNet statistics for RGB, 0.5 / 0.5 (range -1..1) for other channels.
 
         crop_pct is MAE's rule: 224/256 up to 224 pixels, 1 above; and 1 for inputs below 64 pixels.
         """
@@ -84,12 +88,12 @@ class ImagePreprocess(Preprocess):
     @classmethod
     def usual(cls, input_size: tuple[int, ...], channels: int) -> "ImagePreprocess | None":
         """`default` where it exists: two spatial axes and 1 or 3 channels."""
-        return cls.default(input_size, channels) if len(input_size) == 2 and channels in (1, 3) else None
+        return cls.default(input_size, channels) if len(input_size) == 2 and channels in USUAL else None
 
     def adapted(self, input_shape: tuple[int, ...]) -> "ImagePreprocess | None":
-        """For another size the usual crop of that size; for other channels the mean statistics of the old ones. None above three channels."""
+        """For another size the usual crop of that size; for other channels the mean statistics of the old ones. None for other than 1 or 3 channels, which have no usual ones."""
         channels, *size = input_shape
-        if len(size) != 2 or channels not in (1, 3):
+        if len(size) != 2 or (channels != self.channels and not {channels, self.channels} <= set(USUAL)):
             return None
         changes: dict[str, Any] = {}
         if tuple(size) != self.size:
@@ -138,7 +142,7 @@ class ImagePreprocess(Preprocess):
         height, width = F.get_size(picture)
         brightest = _brightest(picture)
         remarks = {}
-        if 0 < brightest < DARK:
+        if 0 < brightest < DARK and self.channels in USUAL:  # the numbers of other cameras may fill a small part of their range
             remarks["dark"] = (
                 f"is nearly black: its brightest pixel is {brightest:.4f} of the full range 0..1. "
                 "Was it scaled twice, is it a mask, or are its bits fewer than its type holds?"
@@ -184,8 +188,13 @@ class ImagePreprocess(Preprocess):
         return (pixels - _statistic(self.mean, pixels.device)).div_(_statistic(self.std, pixels.device))
 
     def denormalise(self, images: Tensor) -> Tensor:
-        """The reverse of `normalise`, clipped to 0..1: (..., C, H, W) for looking at."""
+        """The reverse of `normalise`, clipped to 0..1: (..., C, H, W) for looking at.
+
+        Of other than 1 or 3 channels the first three (of two the first), from SPAN deviations below their means to as many above: (..., 3 or 1, H, W).
+        """
         images = images.detach().float()
+        if self.channels not in USUAL:
+            return (images[..., : 3 if self.channels > 3 else 1, :, :] / (2 * SPAN) + 0.5).clamp(0, 1)
         return (images * _statistic(self.std, images.device) + _statistic(self.mean, images.device)).clamp(0, 1)
 
 

@@ -15,8 +15,10 @@ from torch.nn import functional as F
 
 from modalities.common.folders import files_below
 from modalities.common.sources import FolderSource, LabelledSource, index_tensor
+from modalities.vision.bands import USUAL
 from modalities.vision.images import as_picture, read_image, to_tensor
 from modalities.vision.preprocess import ImagePreprocess
+from modalities.vision.values import ARRAY
 from trainer.errors import DataError
 from trainer.image_files import EXTENSIONS
 from trainer.objective import Batch
@@ -37,11 +39,16 @@ class ImageSource(LabelledSource):
         """Raise DataError when a file that belongs to a sample is not there, as far as that is known without reading: here each sample is one file."""
 
 
+def endings_for(channels: int) -> tuple[str, ...]:
+    """How files with pictures of so many channels end: for other than grey and RGB arrays are pictures too."""
+    return EXTENSIONS if channels in USUAL else (*EXTENSIONS, ARRAY)
+
+
 class ImageFolder(FolderSource, ImageSource):
     """Image files below a folder."""
 
     def find(self, root: Path) -> list[str]:
-        return files_below(root, EXTENSIONS)
+        return files_below(root, endings_for(self.preprocess.channels))
 
 
 class ImageArray(ImageSource):

@@ -15,7 +15,7 @@ def starting_encoder(
     encoder, target = starting_point(name, task, "image", size, scratch)
     c, several = encoder.config, isinstance(encoder, MultiInputEncoder)
     require_domains("inputs", inputs, c.in_domains if several else ("rgb",))
-    preprocess = encoder.preprocess or preprocess_for(data, c.input_size, c.in_chans)
+    preprocess = encoder.preprocess or preprocess_for(data, c.input_size, c.in_chans, paired=task == "segmentation" or inputs != ("rgb",))
     if several:
         image = preprocess.image if isinstance(preprocess, PairedPreprocess) else preprocess
         names = getattr(preprocess, "semseg_names", ())

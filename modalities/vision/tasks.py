@@ -124,7 +124,7 @@ def _segmentations(model: Segmenter, path: str, samples: int | None = None) -> t
     data = SegmentationPairs(path, class_names=() if path == "digits-cluttered" else names)
     if len(data.classes()) != model.config.num_classes:
         raise DataError(f"{path} has {len(data.classes())} classes of pixels and the segmenter {model.config.num_classes}.")
-    preprocess = model.preprocess or preprocess_for(data, model.config.input_size, model.config.in_chans)
+    preprocess = model.preprocess or preprocess_for(data, model.config.input_size, model.config.in_chans, paired=True)
     paired = preprocess if isinstance(preprocess, PairedPreprocess) else PairedPreprocess(preprocess, ("rgb",), semseg_stride=1)
     return data.build_plain(training_preprocess(paired, model.config.num_classes))
 

@@ -148,7 +148,7 @@ def open_timm(name: str, **options: Any) -> nn.Module:
 
 
 def timm_preprocess(network: nn.Module) -> ImagePreprocess:
-    """The preprocessing that timm stores with a network. ConfigError when it is for other than 1 or 3 channels."""
+    """The preprocessing that timm stores with a network. ConfigError when it is for more channels than pictures may have."""
     found = resolve_model_data_config(network)
     channels, *size = found["input_size"]
     mean, std = (tuple(values) if len(values) == channels else tuple(values[:1]) * channels for values in (found["mean"], found["std"]))

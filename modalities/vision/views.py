@@ -26,13 +26,11 @@ NEIGHBOURS = 7
 def encoder_views(source: ImageSource, seed: int) -> dict[str, Draw]:
     """Sheets of attention and of nearest neighbours, by their names, for an objective whose exported model is a vision transformer.
 
-    The pictures are held-out ones, or of the training set where nothing is held out. None for pictures that cannot be drawn (more than three channels).
+    The pictures are held-out ones, or of the training set where nothing is held out.
     """
     pool = source.held_out if source.held_out is not None else source
     with seeded(seed):
         images = torch.stack([_image(pool[i]) for i in spread(len(pool), POOL)])
-    if images.shape[1] not in (1, 3):
-        return {}
     asked = spread(len(images), SHOWN)
 
     def attention(objective: Objective, path: Path, title: str) -> None:

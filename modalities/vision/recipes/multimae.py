@@ -64,7 +64,7 @@ class MultiMAERecipe(MAERecipe):
 def paired_preprocess_for(data: UnlabelledImages, config: MultiMAEConfig) -> PairedPreprocess:
     """The preprocessing of a new model: ImageNet's statistics for RGB, those of the data itself for a built-in set."""
     names = LAYERS if data.path == "digits-cluttered" and config.semseg_classes == len(LAYERS) else ()
-    return PairedPreprocess(preprocess_for(data, config.input_size, config.in_chans), config.in_domains, config.semseg_classes, config.semseg_stride, names)
+    return PairedPreprocess(preprocess_for(data, config.input_size, config.in_chans, paired=True), config.in_domains, config.semseg_classes, config.semseg_stride, names)
 
 
 def multimae(size: str) -> MultiMAERecipe:

@@ -7,7 +7,7 @@ from PIL import Image
 import zoo
 from modalities import registry
 from modalities.common.evaluation import Frozen
-from modalities.vision.views import POOL, encoder_views, most_alike
+from modalities.vision.views import POOL, most_alike
 from tests.small import pictures
 from tests.modalities.vision.test_self_distillation import TINY
 from trainer.config import replace
@@ -43,9 +43,5 @@ def test_the_pictures_of_several_sets_and_of_crops(tmp_path):
 
 
 def test_what_cannot_be_drawn():
-    class Bands(list):
-        held_out = None
-
-    assert encoder_views(Bands([{"image": torch.zeros(4, 8, 8)}]), 0) == {}
     source, objective = registry.find_recipe("vision/spark-tiny").build()
     assert registry.find_recipe("vision/spark-tiny").views(objective, source) == {}
