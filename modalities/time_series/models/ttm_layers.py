@@ -9,7 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from modalities.common.linear import Linear, linear
 from modalities.time_series.models.ttm_config import TTMConfig, patch_factor
+
+Weights = tuple[Tensor, Tensor]
+"""Weight and bias of a layer."""
+PLAIN = (nn.LayerNorm, Linear, Linear, Linear)
+"""What the norm, the two layers and the gate of a mixer are when they are evaluated without calling them."""
 
 
 @dataclass(frozen=True)
@@ -125,14 +131,13 @@ class PatchMixer(nn.Module):
             self.self_attn_layer = Attention(sizes.width, config.self_attn_heads, sizes.dropout)
             self.norm_attn = Norm(config, sizes.width)
         self.gated, self.attends = sizes.gated, config.self_attn
-        self.plain = sizes.gated and not config.self_attn and config.gate_mode in ("softmax", "sigmoid")
+        self.plain, self.mode, self.eps = is_plain(sizes) and not config.self_attn, config.gate_mode, config.norm_eps
 
     def forward(self, x: Tensor) -> Tensor:
+        weights = plain_weights(self)
+        if weights is not None:
+            return self._from_the_left(x, *weights)
         normed = self.norm.norm(x)
-        if self.plain and not self.training and not torch.is_grad_enabled():
-            layers = self.mlp.fc1, self.mlp.fc2, self.gating_block.attn_layer
-            if isinstance(layers[0], nn.Linear) and isinstance(layers[1], nn.Linear) and isinstance(layers[2], nn.Linear):  # and not adapters in their place
-                return self._from_the_left(x, normed, *layers)
         mixed = self.mlp(normed.transpose(2, 3))
         if self.attends:
             mixed = self.gating_block(mixed) if self.gated else mixed
@@ -141,22 +146,53 @@ class PatchMixer(nn.Module):
             return self.gating_block.after(mixed, x.transpose(2, 3)).transpose(2, 3)
         return x + mixed.transpose(2, 3)
 
-
-    def _from_the_left(self, x: Tensor, normed: Tensor, fc1: nn.Linear, fc2: nn.Linear, gate: nn.Linear) -> Tensor:
+    def _from_the_left(self, x: Tensor, norm: Weights, fc1: Weights, fc2: Weights, gate: Weights) -> Tensor:
         """The same in evaluation, without gradients, as products with the weights on the left: nothing is transposed, which saves most of the time of short contexts.
 
         With gradients it would cost more, since those of the weights would be summed over all samples afterwards.
         """
-        rows = normed.flatten(0, 1)
-        mixed = _left(fc2, F.gelu(_left(fc1, rows)))
-        weights = _left(gate, mixed)
-        weights = weights.softmax(1) if self.gating_block.mode == "softmax" else weights.sigmoid()
+        normed = F.layer_norm(x, x.shape[3:], *norm, self.eps)
+        alone = x.shape[0] == x.shape[1] == 1
+        rows = normed.view(x.shape[2:]) if alone else normed.flatten(0, 1)
+        left = _left_alone if alone else _left
+        mixed = left(fc2, F.gelu(left(fc1, rows)))
+        weights = left(gate, mixed)
+        weights = weights.softmax(-2) if self.mode == "softmax" else weights.sigmoid()
         return torch.addcmul(x, mixed.view(x.shape), weights.view(x.shape))
 
 
-def _left(layer: nn.Linear, rows: Tensor) -> Tensor:
+def is_plain(sizes: Sizes) -> bool:
+    """Whether a mixer of such a stack is a LayerNorm, two layers and a gate that computes a weight for each value."""
+    return sizes.gated and sizes.config.norm_mlp != "BatchNorm" and sizes.config.gate_mode in ("softmax", "sigmoid")
+
+
+def plain_weights(mixer: "PatchMixer | FeatureMixer") -> list[Weights] | None:
+    """Weight and bias of norm, first layer, second layer and gate of a plain mixer in evaluation, without gradients.
+
+    None otherwise, and where another layer, such as an adapter, is in the place of one. They are read from the tables of the modules: of a
+    single series, looking up attributes and calling modules would take as long as the arithmetic.
+    """
+    if not mixer.plain or mixer.training or torch.is_grad_enabled():
+        return None
+    parts = mixer._modules
+    mlp = parts["mlp"]._modules
+    layers = (parts["norm"]._modules["norm"], mlp["fc1"], mlp["fc2"], parts["gating_block"]._modules["attn_layer"])
+    for layer, kind in zip(layers, PLAIN):
+        if type(layer) is not kind or layer._forward_hooks or layer._forward_pre_hooks:
+            return None
+    return [(layer._parameters["weight"], layer._parameters["bias"]) for layer in layers]
+
+
+def _left(layer: Weights, rows: Tensor) -> Tensor:
     """A linear layer over the second axis of (N, P, D)."""
-    return torch.baddbmm(layer.bias.unsqueeze(1), layer.weight.expand(rows.shape[0], -1, -1), rows)
+    weight, bias = layer
+    return torch.baddbmm(bias.unsqueeze(1), weight.expand(rows.shape[0], -1, -1), rows)
+
+
+def _left_alone(layer: Weights, rows: Tensor) -> Tensor:
+    """A linear layer over the first axis of (P, D)."""
+    weight, bias = layer
+    return torch.addmm(bias.unsqueeze(1), weight, rows)
 
 
 class FeatureMixer(nn.Module):
@@ -168,11 +204,20 @@ class FeatureMixer(nn.Module):
         self.mlp = MLP(sizes.width, sizes.config.expansion_factor, sizes.dropout)
         if sizes.gated:
             self.gating_block = Gate(sizes.config, sizes.width)
-        self.gated = sizes.gated
+        self.gated, self.plain, self.mode, self.eps = sizes.gated, is_plain(sizes), sizes.config.gate_mode, sizes.config.norm_eps
 
     def forward(self, x: Tensor) -> Tensor:
+        weights = plain_weights(self)
+        if weights is not None:
+            return self._at_once(x, *weights)
         mixed = self.mlp(self.norm.norm(x))
         return self.gating_block.after(mixed, x) if self.gated else x + mixed
+
+    def _at_once(self, x: Tensor, norm: Weights, fc1: Weights, fc2: Weights, gate: Weights) -> Tensor:
+        """The same in evaluation, without calling modules."""
+        mixed = linear(F.gelu(linear(F.layer_norm(x, x.shape[3:], *norm, self.eps), *fc1)), *fc2)
+        weights = linear(mixed, *gate)
+        return torch.addcmul(x, mixed, weights.softmax(-1) if self.mode == "softmax" else weights.sigmoid())
 
 
 class ChannelMixer(nn.Module):

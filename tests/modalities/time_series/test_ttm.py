@@ -56,15 +56,33 @@ def test_channels_and_samples_do_not_know_each_other_and_go_in_parts(changes, mo
     assert parts.point.allclose(whole.point, atol=1e-4) and (whole.quantiles is None or parts.quantiles.allclose(whole.quantiles, atol=1e-4))
 
 
-@pytest.mark.parametrize("mode", ["softmax", "sigmoid", "glu"])
-def test_without_gradients_the_same_is_computed_in_another_order(mode):
-    model = small(resolution_prefix_tuning=True, gate_mode=mode)
-    scaled = torch.randn(3, 2, 32)
-    arguments = (scaled, scaled, None, torch.tensor([0, 1, 2]), None)
+@pytest.mark.parametrize("rows", [(3, 2), (1, 1)])
+@pytest.mark.parametrize("changes", [{"gate_mode": "softmax"}, {"gate_mode": "sigmoid"}, {"gate_mode": "glu"}, {"norm_mlp": "BatchNorm"}])
+def test_without_gradients_the_same_is_computed_in_another_order(changes, rows):
+    model = small(resolution_prefix_tuning=True, **changes)
+    scaled = torch.randn(*rows, 32)
+    arguments = (scaled, scaled, None, torch.arange(rows[0]), None)
     with torch.no_grad():
         found = model.states(*arguments)
     wanted = model.states(*arguments)
     assert found.encoded.allclose(wanted.encoded, atol=1e-5) and found.point.allclose(wanted.point, atol=1e-5) and wanted.point.requires_grad
+
+
+@pytest.mark.parametrize("name", ["mlp.fc2", "gating_block.attn_layer", "norm.norm"])
+@pytest.mark.parametrize("mixer", ["patch_mixer", "feature_mixer"])
+def test_what_was_put_in_the_place_of_a_layer_is_asked(mixer, name):
+    model, series = small(), torch.randn(1, 1, 32)
+    layer = f"backbone.encoder.mlp_mixer_encoder.mixers.0.mixer_layers.0.{mixer}.{name}"
+    before = model.forecast({"series": series}, 6).point
+    place = model.get_submodule(layer)
+    model.set_submodule(layer, torch.nn.Sequential(place))
+    assert model.forecast({"series": series}, 6).point.allclose(before, atol=1e-5)
+    handle = place.register_forward_hook(lambda _, __, said: said + 1.0 + torch.arange(said.shape[-1]))
+    assert not model.forecast({"series": series}, 6).point.allclose(before, atol=1e-3)
+    model.set_submodule(layer, place)
+    assert not model.forecast({"series": series}, 6).point.allclose(before, atol=1e-3)
+    handle.remove()
+    assert model.forecast({"series": series}, 6).point.equal(before)
 
 
 def test_units_and_rising_quantiles():
