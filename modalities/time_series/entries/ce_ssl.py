@@ -31,7 +31,7 @@ SYSTEMS = {
     )
 }
 
-RECIPES: dict[str, str] = {}
+RECIPES = {"time_series/ce-ssl-tiny": "modalities.time_series.recipes.fields:ce_ssl_tiny"}
 OFFICIAL = (
     "huggingface.co/KAZABANA/Foundation-Models-for-ECG-classification holds pickles of the three sizes: `zoo convert FILE --from official --to FOLDER`, which opens them only if they name nothing but tensors.",
 )

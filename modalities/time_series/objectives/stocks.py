@@ -44,6 +44,9 @@ class StockPretrainingConfig:
         for task, size in TASKS.items():
             if getattr(self, task) and task not in model.pretrain_outlayers:
                 raise ConfigError(f"objective.{task} has a weight, and the model no head for it: set model.{size}, or the weight to 0.")
+        model.fc.requires_grad_(False)  # no loss of this stage sees it
+        for task, head in model.pretrain_outlayers.items():
+            head.requires_grad_(getattr(self, task) > 0)
         return StockPretraining(model, self)
 
 
@@ -104,6 +107,7 @@ class StockSelectionConfig:
         for name, parameter in model.feature_extractor.named_parameters():
             parameter.requires_grad_(not name.startswith(frozen) if frozen else True)
         model.pretrain_outlayers.requires_grad_(False)  # no loss of this stage sees them
+        model.fc.requires_grad_(True)
         return StockSelection(model, self)
 
 

@@ -128,7 +128,7 @@ def gpht_base() -> GPHTRecipe:
 
 def gpht_tiny() -> GPHTRecipe:
     """A minute shows that it learns."""
-    return GPHTRecipe(recipe="time_series/gpht-tiny", model=_fields(GPHTConfig(), "time_series/gpht-tiny"), objective=ForecastingConfig("mae", clip=10.0), train=_tiny(64, 300, 2e-3))
+    return GPHTRecipe(recipe="time_series/gpht-tiny", model=_fields(GPHTConfig(), "time_series/gpht-tiny"), objective=ForecastingConfig("mae", clip=10.0), train=tiny(64, 300, 2e-3))
 
 
 def timelygpt_base() -> TimelyGPTRecipe:
@@ -142,18 +142,18 @@ def timelygpt_base() -> TimelyGPTRecipe:
 def timelygpt_tiny() -> TimelyGPTRecipe:
     """A minute shows that it learns."""
     name = "time_series/timelygpt-tiny"
-    return TimelyGPTRecipe(recipe=name, model=_fields(TimelyGPTConfig(), name), objective=ForecastingConfig("mae", clip=10.0), future=32, train=_tiny(32, 200, 2e-3))
+    return TimelyGPTRecipe(recipe=name, model=_fields(TimelyGPTConfig(), name), objective=ForecastingConfig("mae", clip=10.0), future=32, train=tiny(32, 200, 2e-3))
 
 
 def timelygpt_codes_tiny() -> CodesRecipe:
     """Generated visits of 24 codes."""
     name = "time_series/timelygpt-codes-tiny"
-    return CodesRecipe(recipe=name, model=_fields(TimelyGPTCodesConfig(), name), train=_tiny(64, 300, 3e-3))
+    return CodesRecipe(recipe=name, model=_fields(TimelyGPTCodesConfig(), name), train=tiny(64, 300, 3e-3))
 
 
 def gpd_tiny() -> GPDRecipe:
     """A minute shows that the loss falls."""
-    return GPDRecipe(recipe="time_series/gpd-tiny", model=_fields(GPDConfig(), "time_series/gpd-tiny"), train=_tiny(256, 600, 1e-3))
+    return GPDRecipe(recipe="time_series/gpd-tiny", model=_fields(GPDConfig(), "time_series/gpd-tiny"), train=tiny(256, 600, 1e-3))
 
 
 def _fields(config: C, name: str) -> C:
@@ -161,5 +161,6 @@ def _fields(config: C, name: str) -> C:
     return replace(config, registry.find(name).fields)
 
 
-def _tiny(batch_size: int, steps: int, lr: float) -> TrainConfig:
+def tiny(batch_size: int, steps: int, lr: float) -> TrainConfig:
+    """Training of a minute on one core."""
     return TrainConfig(batch_size=batch_size, steps=steps, optim=OptimConfig(lr=lr, betas=(0.9, 0.98), weight_decay=0.01, clip_norm=1.0), schedule=ScheduleConfig(warmup=0.05))
