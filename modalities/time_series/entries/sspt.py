@@ -30,7 +30,7 @@ SYSTEMS = {
     )
 }
 
-RECIPES = {f"time_series/sspt-{size}": f"modalities.time_series.recipes.fields:sspt_{size.replace('-', '_')}" for size in ("nasdaq", "tiny", "tiny-selection")}
+RECIPES = {f"time_series/sspt-{size}": f"modalities.time_series.recipes.fields:sspt_{size.replace('-', '_')}" for size in ("nasdaq", "tiny", "tiny-stage2")}
 
 
 def _sspt(size: str, parameters: int, summary: str, **fields: Any) -> ModelEntry:

@@ -98,10 +98,10 @@ def sspt_tiny() -> StockRecipe:
     return StockRecipe(recipe="time_series/sspt-tiny", model=replace(SSPTConfig(), registry.find("time_series/sspt-tiny").fields), train=tiny(256, 300, 1e-3))
 
 
-def sspt_tiny_selection() -> StockSelectionRecipe:
+def sspt_tiny_stage2() -> StockSelectionRecipe:
     """Fine-tuning on the days of ten generated stocks, whose returns nobody can tell: it shows how it is done."""
     model = replace(SSPTConfig(), registry.find("time_series/sspt-tiny").fields)
-    return StockSelectionRecipe(recipe="time_series/sspt-tiny-selection", model=model, train=tiny(32, 100, 1e-3))
+    return StockSelectionRecipe(recipe="time_series/sspt-tiny-stage2", model=model, train=tiny(32, 100, 1e-3))
 
 
 def sspt_nasdaq() -> StockRecipe:

@@ -82,7 +82,7 @@ def test_what_selection_earns():
 
 
 def test_the_recipes():
-    for name in ("sspt-tiny", "sspt-tiny-selection"):
+    for name in ("sspt-tiny", "sspt-tiny-stage2"):
         recipe = replace(registry.find_recipe(f"time_series/{name}"), {"data.years": 1})
         source, objective = recipe.build()
         batch = {key: torch.stack([source[i][key] for i in range(3)]) for key in source[0]} | {"sample_key": torch.arange(3)}
