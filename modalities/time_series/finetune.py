@@ -65,15 +65,16 @@ class FinetuneRecipe(ModelRecipe):
         if not 1 <= horizon <= model.direct_horizon:
             raise ConfigError(f"horizon must be 1 to {model.direct_horizon}, which {self.model} forecasts at once, found {horizon}. Longer ones are rolled out afterwards.")
         windows = split_windows(self.data, model.context_length, horizon, together)
-        item = windows.items[0]
-        names = item.channels if len(windows.items) == 1 and together else ()
+        items = windows.test.items  # those of training hold down-sampled ones, too
+        item = items[0]
+        names = item.channels if len(items) == 1 and together else ()
         if together:
             model = _mixing(model, len(item.values), len(self.data.past_covariates), len(self.data.future_covariates))
         model.name = f"{model.system}-{Path(self.data.path).stem}"
         model.preprocess = SeriesPreprocess(None, item.frequency, names, self.data.past_covariates if names else (), self.data.future_covariates if names else ())
         if self.head == "probe":
             _freeze(model)
-        log.info("%s training, %s validation and %s test windows of %d series", f"{len(windows):,}", f"{len(windows.held_out):,}", f"{len(windows.test):,}", len(windows.items))
+        log.info("%s training, %s validation and %s test windows of %d series", f"{len(windows):,}", f"{len(windows.held_out):,}", f"{len(windows.test):,}", len(items))
         return windows, self.objective.build(model)
 
     def evaluators(self, source: SeriesWindows, objective: Forecasting) -> list[ReportedEvaluator]:

@@ -22,6 +22,9 @@ _ALIASES = {
 _COARSER = {"s": (60, "min"), "min": (60, "h"), "h": (24, "D"), "D": (7, "W")}
 """Unit -> how many of it are the next one."""
 
+_CALENDAR = {"ME": ((12, "YE"), (3, "QE")), "QE": ((4, "YE"),), "B": ((5, "W"),)}
+"""Unit -> how many of it are one of another, the longest first, for series that are down-sampled. Files that say 3ME keep that name."""
+
 _SEASONS = {"s": 3600, "min": 1440, "h": 24, "D": 1, "B": 5, "W": 1, "ME": 12, "QE": 4, "YE": 1}
 """Steps of the usual season, as GluonTS has them: the hour of seconds, the day of minutes and hours, the year of months and quarters."""
 
@@ -42,6 +45,17 @@ def normalise(frequency: str) -> str:
         more, unit_above = _COARSER[unit]
         count, unit = count // more, unit_above
     return f"{count if count > 1 else ''}{unit}"
+
+
+def coarser(frequency: str, factor: int) -> str:
+    """The interval of steps that are `factor` of these: ("15min", 4) -> "h", ("ME", 3) -> "QE", ("D", 2) -> "2D"."""
+    count, unit = parts(frequency)
+    count *= factor
+    for size, above in _CALENDAR.get(unit, ()):
+        if count % size == 0:
+            count, unit = count // size, above
+            break
+    return normalise(f"{count}{unit}")
 
 
 def token(frequency: str | None) -> int:

@@ -1,15 +1,17 @@
 """How people look at forecasts: history, truth, point forecast and quantile bands, as PNG files."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 
 from modalities.time_series.models.forecaster import Forecaster
+from modalities.time_series.objectives.masked import MaskedSeries
 from trainer.data import to_device
 from trainer.errors import DataError
 from trainer.files import write_bytes
@@ -63,13 +65,7 @@ def draw_forecasts(panels: Sequence[Panel], path: Path | str, title: str = "", r
             above.axis("off")
         if below is not None:
             _draw_residuals(below, panels[i]) if i < len(panels) and panels[i].truth is not None else below.axis("off")
-    handles = {label: handle for axes in grid[:: len(heights)].flat for handle, label in zip(*axes.get_legend_handles_labels())}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9)
-    figure.suptitle(title)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
-    write_bytes(path, buffer.getvalue())
-    return path
+    return _written(figure, grid[:: len(heights)].flat, path, title)
 
 
 def draw_batch(model: Forecaster, batch: Batch, path: Path | str, title: str = "") -> Path:
@@ -85,6 +81,42 @@ def draw_batch(model: Forecaster, batch: Batch, path: Path | str, title: str = "
         quantiles = None if said.quantiles is None else said.quantiles[i, :, 0].cpu().numpy()
         panels.append(Panel(f"window {i}", history.numpy(), said.point[i, 0].cpu().numpy(), quantiles, said.levels, truth.numpy()))
     return draw_forecasts(panels, path, title)
+
+
+@torch.no_grad()
+def draw_masked(objective: MaskedSeries, batch: Batch, path: Path | str, title: str = "") -> Path:
+    """Draw the first channel of each sample: what the model sees, what is hidden, and what it says of that. Returns the path of the PNG.
+
+    Samples without `sample_key` get their number as key, so that the same patches are hidden whenever it is drawn.
+    """
+    batch = to_device({"sample_key": torch.arange(len(batch["series"])), **batch}, objective.model.device)
+    found, path = objective.reconstruct(batch), Path(path)
+    rows = -(-len(found.past) // COLUMNS)
+    figure = Figure(figsize=(6.5 * COLUMNS + 0.5, 2.4 * rows + 0.6), layout="constrained")
+    grid = figure.subplots(rows, COLUMNS, squeeze=False)
+    lines = ((found.past, found.visible, HISTORY, "seen"), (found.past, found.hidden, TRUTH, "hidden"), (found.in_units(), found.hidden, AHEAD, "reconstruction"))
+    for i, axes in enumerate(grid.flat):
+        if i >= len(found.past):
+            axes.axis("off")
+            continue
+        begin = int((found.visible | found.hidden)[i, 0].int().argmax())  # nothing is observed before it
+        for values, where, colour, label in lines:
+            shown = torch.where(where, values, torch.nan)[i, 0, begin:].cpu().numpy()
+            axes.plot(shown, color=colour, linewidth=1.1, label=label, marker="." if len(shown) <= 30 else None)
+        axes.grid(alpha=0.25)
+        axes.tick_params(labelsize=8)
+    return _written(figure, grid.flat, path, title)
+
+
+def _written(figure: Figure, axes: Iterable[Any], path: Path, title: str) -> Path:
+    """Write a figure with one legend for all its axes; returns the path."""
+    handles = {label: handle for each in axes for handle, label in zip(*each.get_legend_handles_labels())}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9)
+    figure.suptitle(title)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    write_bytes(path, buffer.getvalue())
+    return path
 
 
 def _axis(panel: Panel) -> tuple[np.ndarray, np.ndarray, int]:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modalities.time_series.down_sampling import down_sampled
 from modalities.time_series.frequency import token
 from modalities.time_series.series import Item
 from modalities.time_series.sets import open_sets
@@ -36,12 +37,16 @@ class SeriesData:
     """Share of each series, at its end, that only the last measurement sees."""
     validation: float = 0.1
     """Share before it that decides when to stop."""
+    coarser: tuple[int, ...] = ()
+    """Steps that become one, as in [2,4]: the training part of each series is read at these rates, too, with the frequency that it then has. Empty: as it is only."""
     few: float = 1.0
     """Share of the training windows that is used, the newest of each series: few-shot with 0.05."""
 
     def __post_init__(self) -> None:
         if not (0 < self.test < 1 and 0 < self.validation < 1 and self.test + self.validation < 1):
             raise ConfigError(f"data.test and data.validation are shares above 0 that leave something to train on, found {self.test} and {self.validation}.")
+        if any(factor < 2 for factor in self.coarser) or len(set(self.coarser)) < len(self.coarser):
+            raise ConfigError(f"data.coarser holds different whole numbers of at least 2, found {list(self.coarser)}.")
         if not 0 < self.few <= 1:
             raise ConfigError(f"data.few is a share above 0 and at most 1, found {self.few}.")
 
@@ -157,28 +162,49 @@ class SeriesWindows:
 def split_windows(data: SeriesData, context: int, horizon: int, together: bool) -> SeriesWindows:
     """Training windows, with `held_out` for validation and `test`. Series that are too short are left out.
 
-    `together`: a window holds all channels; otherwise each channel is a series of its own. DataError when nothing is left, or series of
-    different numbers of channels shall be mixed.
+    `together`: a window holds all channels; otherwise each channel is a series of its own. Down-sampled series stand behind the others in the
+    `items` of training windows. DataError when nothing is left, also of the series at a coarser rate, or series of different numbers of
+    channels shall be mixed.
     """
     items = data.items()
     if together and len({len(item.values) for item in items}) > 1:
         raise DataError(f"The series of {data.path} have {' and '.join(map(str, sorted({len(i.values) for i in items})))} channels. To mix channels, each must have the same ones.")
     parts: dict[str, list[Span]] = {"training": [], "validation": [], "test": []}
+    coarse: list[Item] = []
+    unfit = set(data.coarser)
     for number, item in enumerate(items):
         length = item.length
         test = min(length - max(horizon, round(length * data.test)), length - horizon)
         validation = test - max(horizon, round(length * data.validation))
-        first = min(context, max(LEAST, (validation - horizon) // 3))
-        if validation - horizon < first:
+        training = _training(validation, context, horizon, data.few)
+        if training is None:
             continue
-        last = validation - horizon
-        ranges = {"training": (last + 1 - max(1, round((last - first + 1) * data.few)), last), "validation": (validation, test - horizon), "test": (test, length - horizon)}
-        for channel in [None] if together else range(len(item.values)):
-            if channel is None or np.isfinite(item.values[channel]).any():
-                for part, (begin, end) in ranges.items():
-                    parts[part].append(Span(number, channel, begin, end))
+        for part, (begin, end) in {"training": training, "validation": (validation, test - horizon), "test": (test, length - horizon)}.items():
+            parts[part] += _spans(item, number, begin, end, together)
+        for factor in data.coarser:
+            training = _training(validation // factor, context, horizon, data.few)
+            if training is not None:
+                unfit.discard(factor)
+                coarse.append(down_sampled(item, factor, validation))
+                parts["training"] += _spans(coarse[-1], len(items) + len(coarse) - 1, *training, together)
+    if unfit and parts["training"]:
+        raise DataError(f"No series of {data.path} is long enough to be down-sampled by {min(unfit)}: a window needs {LEAST} steps of history and {horizon} of future. Take smaller factors in data.coarser.")
     name = data.path
-    windows = SeriesWindows(items, parts["training"], context, horizon, name)
+    rates = f", and down-sampled by {' and '.join(map(str, data.coarser))}" if data.coarser else ""
+    windows = SeriesWindows([*items, *coarse], parts["training"], context, horizon, name + rates)
     windows.held_out = SeriesWindows(items, parts["validation"], context, horizon, f"{name}, validation").thinned(MEASURED)
     windows.test = SeriesWindows(items, parts["test"], context, horizon, f"{name}, test").thinned(MEASURED)
     return windows
+
+
+def _training(length: int, context: int, horizon: int, few: float) -> tuple[int, int] | None:
+    """Where forecasts of a training part of so many points begin, the first and the last step; None where it is too short."""
+    last = length - horizon
+    first = min(context, max(LEAST, last // 3))
+    return None if last < first else (last + 1 - max(1, round((last - first + 1) * few)), last)
+
+
+def _spans(item: Item, number: int, first: int, last: int, together: bool) -> list[Span]:
+    """The spans of a series, one for all channels together or one for each that has any value."""
+    channels = [None] if together else [channel for channel in range(len(item.values)) if np.isfinite(item.values[channel]).any()]
+    return [Span(number, channel, first, last) for channel in channels]

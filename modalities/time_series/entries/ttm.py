@@ -32,7 +32,10 @@ SYSTEMS = {
     ),
 }
 
-RECIPES = {"time_series/ttm-tiny": "modalities.time_series.recipes.ttm:ttm_tiny"}
+RECIPES = {
+    "time_series/ttm-tiny": "modalities.time_series.recipes.ttm:ttm_tiny",
+    "time_series/ttm-tiny-masked": "modalities.time_series.recipes.self_supervised:ttm_tiny_masked",
+}
 
 _OFFICIAL = (
     "huggingface.co/ibm-granite/granite-timeseries-ttm-r1 and -r2 (one revision for each context and horizon): fetch the files, then `zoo.from_pretrained(\"FOLDER\")`. Their config.json "

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modalities.time_series.synthetic.coarser import some_coarser
 from modalities.time_series.synthetic.corpus import STREAM, Mix, block
 from modalities.time_series.synthetic.draws import log_uniform, some
 from trainer.errors import ConfigError
@@ -44,11 +45,13 @@ class SyntheticData:
     """Share of windows with missing values: single ones or runs."""
     unknown: float = 0.4
     """Share of windows whose frequency is not told."""
+    coarser: float = 0.0
+    """Share of series that are down-sampled to longer steps, as far as history and horizon stay long enough, with the frequency that they then have."""
     validation: int = 2048
     """Windows that are held out: of another seed, always the same ones."""
 
     def __post_init__(self) -> None:
-        for name in ("short", "near", "gaps", "unknown"):
+        for name in ("short", "near", "gaps", "unknown", "coarser"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"data.{name} is a share between 0 and 1, found {getattr(self, name)}.")
         if self.samples < 1 or self.shortest < 2 or self.validation < 1 or self.seed < 0:
@@ -115,11 +118,14 @@ class HeldOutWindows(SyntheticWindows):
 def window_block(data: SyntheticData, seed: int, number: int, context: int, horizon: int) -> dict[str, np.ndarray]:
     """The windows of one block by batch entry; the last few are kept."""
     paths = block(data.mix, seed, number, BLOCK, context + horizon)
+    begin = np.zeros(BLOCK, np.int64)
+    if data.coarser:  # by numbers of its own, so that all else stays what it is without it
+        paths, begin = some_coarser(np.random.default_rng((STREAM, key(seed, number, 2))), data.coarser, paths, horizon + data.shortest)
     rng = np.random.default_rng((STREAM, key(seed, number, 1)))
     times = np.arange(context)
     length = np.where(some(rng, data.short, BLOCK), log_uniform(rng, data.shortest, context, BLOCK), context)
     observed = times >= context - np.rint(length)[:, None]
-    observed &= ~_gaps(rng, data.gaps, context)
+    observed &= (times >= begin[:, None]) & ~_gaps(rng, data.gaps, context)
     observed[:, -1] |= ~observed.any(1)
     history, future = paths.values[:, :context], paths.values[:, context:]
     count = observed.sum(1, keepdims=True)

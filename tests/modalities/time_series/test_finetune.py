@@ -7,10 +7,13 @@ import pytest
 import torch
 
 import zoo
+from modalities.time_series.down_sampling import down_sampled
 from modalities.time_series.finetune import compared, default_recipe, main
+from modalities.time_series.frequency import TOKENS, coarser
 from modalities.time_series.models.ttm import TTM
 from modalities.time_series.models.ttm_config import TTMConfig
 from modalities.time_series.preprocess import SeriesPreprocess
+from modalities.time_series.series import Item
 from modalities.time_series.windows import SeriesData, split_windows
 from trainer.config import replace
 from trainer.errors import ConfigError, DataError, ModelError
@@ -52,6 +55,31 @@ def test_windows_are_split_by_time_and_cut_where_they_should_be(table):
     few = split_windows(SeriesData(table, test=0.2, validation=0.2, few=0.05), 32, 8, together=False)
     assert len(few) == 3 * 4 and few.fetch([3])["target"][0, 0].numpy().tolist() == values[0, 112:120].tolist()
     assert windows[5]["series"].equal(windows.fetch([4, 5])["series"][1])
+
+
+def test_training_windows_at_coarser_rates_too(table, tmp_path):
+    data = SeriesData(table, test=0.2, validation=0.2, targets=("a", "b"), future_covariates=("open",), coarser=(2, 5))
+    plain, windows = split_windows(replace(data, {"coarser": ()}), 32, 8, together=True), split_windows(data, 32, 8, together=True)
+    assert len(windows.held_out) == len(plain.held_out) and len(windows) == len(plain) + (60 - 8 - 17 + 1) + (24 - 8 - 8 + 1)
+    batch, values = windows.fetch([len(plain), len(windows) - 1]), windows.values[0][:, :120]
+    assert batch["frequency"].tolist() == [TOKENS["2min"], TOKENS["5min"]] and batch["future_covariates"].shape == (2, 1, 40)
+    np.testing.assert_allclose(batch["target"][1], values.reshape(2, 24, 5).mean(2)[:, -8:], rtol=1e-5)  # nothing of validation or test
+    opened = windows.items[0].future_covariates[:, :120].reshape(1, 60, 2).mean(2)
+    np.testing.assert_allclose(batch["future_covariates"][0, :, 32:], opened[:, 17:25], rtol=1e-5)
+    with pytest.raises(DataError, match="by 9"):
+        split_windows(replace(data, {"coarser": (2, 9)}), 32, 8, together=True)
+
+
+def test_down_sampling_counts_what_is_there():
+    item = Item("x", np.array([[7.0, 1, 3, np.nan, 5, np.nan, np.nan]]), times=np.arange(7).astype("datetime64[D]"), frequency="ME")
+    found = down_sampled(item, 2, 7)
+    np.testing.assert_array_equal(found.values, [[2, 5, np.nan]])
+    assert found.times.tolist() == item.times[[1, 3, 5]].tolist() and found.frequency == "2ME"
+
+
+@pytest.mark.parametrize(("frequency", "factor", "wanted"), [("15min", 4, "h"), ("h", 24, "D"), ("D", 7, "W"), ("ME", 3, "QE"), ("ME", 12, "YE"), ("QE", 4, "YE"), ("B", 5, "W"), ("D", 2, "2D")])
+def test_coarser_intervals(frequency, factor, wanted):
+    assert coarser(frequency, factor) == wanted
 
 
 def test_short_series_and_gaps(tmp_path):
@@ -120,7 +148,7 @@ def test_what_cannot_be_trained(start, table, changes, error, message):
         replace(default_recipe(start, "linear", table), changes).build()
 
 
-@pytest.mark.parametrize("fields", [dict(test=0.0), dict(test=0.6, validation=0.4), dict(few=0.0)])
+@pytest.mark.parametrize("fields", [dict(test=0.0), dict(test=0.6, validation=0.4), dict(few=0.0), dict(coarser=(1,)), dict(coarser=(2, 2))])
 def test_bad_splits(fields):
     with pytest.raises(ConfigError):
         SeriesData("x.csv", **fields)

@@ -4,10 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from modalities.time_series.frequency import TOKENS
 from modalities.time_series.synthetic import kernels
+from modalities.time_series.synthetic.coarser import FACTORS, coarse_tokens, some_coarser
 from modalities.time_series.synthetic.corpus import PRIORS, Mix, block, ts_mixup
+from modalities.time_series.synthetic.draws import Paths
 from modalities.time_series.synthetic.structural import smoothing
 from modalities.time_series.synthetic.windows import BLOCK, SyntheticData, window_block
+from trainer.config import replace
 from trainer.data import Stream
 from trainer.errors import ConfigError
 
@@ -95,6 +99,27 @@ def test_batches_are_as_the_modality_has_them_and_run_on_without_end():
     lengths = first["observed"].long().argmax(2)
     assert first["observed"].any(2).all() and (lengths == 0).any() and (lengths > 20).any()
     assert (first["frequency"] == 0).any() and (first["frequency"] > 0).any()
+
+
+def test_down_sampled_series_are_means_at_the_interval_they_then_have():
+    values = np.arange(2 * 60, dtype=np.float32).reshape(2, 60)
+    found, begin = some_coarser(np.random.default_rng(0), 1.0, Paths(np.tile(values, (50, 1)), np.tile([TOKENS["ME"], TOKENS["YE"]], 50)), 15)
+    assert (begin[1::2] == 0).all() and (found.values[1::2] == values[1]).all() and (found.token[1::2] == TOKENS["YE"]).all()  # nothing is longer than years
+    assert set(found.token[::2]) == {TOKENS["QE"]} and (begin[::2] == 40).all()  # 12 months would leave 5 points
+    np.testing.assert_allclose(found.values[0, 40:], values[0].reshape(20, 3).mean(1))
+    assert not found.values[0, :40].any()
+    untold, begin = some_coarser(np.random.default_rng(0), 0.5, Paths.untimed(np.tile(values, (50, 1))), 15)
+    assert set(begin) == {0, 30, 40, 45} and 20 < (begin > 0).sum() < 80 and not untold.token.any()
+    assert coarse_tokens()[TOKENS["15min"], FACTORS.index(4)] == TOKENS["h"] and coarse_tokens()[TOKENS["s"], FACTORS.index(60)] == TOKENS["min"]
+
+
+def test_windows_of_down_sampled_series_keep_their_horizon_and_the_others_stay_as_they_are():
+    data = SyntheticData(CHEAP, shortest=8, near=0.0, short=0.0, gaps=0.0)
+    plain, coarse = (window_block(each, 0, 0, 48, 12) for each in (data, replace(data, {"coarser": 0.5})))
+    first = coarse["observed"].argmax(2)[:, 0]
+    assert set(first) == {0, 30, 40} and coarse["observed"][:, :, -8:].all() and coarse["target_observed"].mean() > 0.9
+    kept = first == 0
+    assert all((plain[name][kept] == coarse[name][kept]).all() for name in plain) and 0.4 < kept.mean() < 0.8
 
 
 def test_impossible_options_are_refused():

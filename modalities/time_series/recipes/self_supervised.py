@@ -1,0 +1,60 @@
+"""Recipes that train the backbone of TTM without forecasting, on generated series; fine-tuning then trains its decoder and heads."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from modalities import registry
+from modalities.common.evaluation import HeldOut, ReportedEvaluator
+from modalities.common.run import Draw, ModelRecipe
+from modalities.time_series.models.ttm import TTM
+from modalities.time_series.models.ttm_config import TTMConfig
+from modalities.time_series.objectives.masked import MaskedSeries, MaskedSeriesConfig
+from modalities.time_series.pictures import draw_masked
+from modalities.time_series.preprocess import SeriesPreprocess
+from modalities.time_series.synthetic.windows import SyntheticData, SyntheticWindows
+from trainer.config import replace
+from trainer.optim import OptimConfig
+from trainer.recipe import TrainConfig
+from trainer.schedule import ScheduleConfig
+
+PICTURES = 6
+"""Series in a sheet."""
+TASK = "time-series-representation"
+"""What the rows of records call it."""
+FAST = TrainConfig(batch_size=256, steps=300, optim=OptimConfig(lr=2e-3, betas=(0.9, 0.99), weight_decay=0.01, clip_norm=1.0), schedule=ScheduleConfig(warmup=0.05))
+"""A few minutes on one core: our own choice."""
+
+
+@dataclass(frozen=True)
+class MaskedTTMRecipe(ModelRecipe):
+    """Pre-train the backbone of TTM by masked reconstruction of generated series (Nie et al. 2023, arXiv 2211.14730)."""
+
+    model: TTMConfig = field(default_factory=TTMConfig)
+    """The network."""
+    objective: MaskedSeriesConfig = field(default_factory=MaskedSeriesConfig)
+    """What is hidden."""
+    data: SyntheticData = field(default_factory=SyntheticData)
+    """Which series."""
+
+    def build(self) -> tuple[SyntheticWindows, MaskedSeries]:
+        model = TTM(self.model)
+        model.name, model.preprocess = self.recipe, SeriesPreprocess()
+        return self.data.build(self.model.context_length, 1), self.objective.build(model)  # nothing is forecast
+
+    def evaluators(self, source: SyntheticWindows, objective: MaskedSeries) -> list[ReportedEvaluator]:
+        """The loss on held-out windows."""
+        return [HeldOut(source.held_out, TASK, "mean squared error of hidden patches")]
+
+    def draw(self, objective: MaskedSeries, source: SyntheticWindows) -> Draw:
+        """Draws what is said of hidden patches of a few held-out windows."""
+        batch = source.held_out.fetch(range(min(PICTURES, len(source.held_out))))
+
+        def draw(objective: MaskedSeries, path: Path, title: str) -> None:
+            draw_masked(objective, batch, path, title)
+
+        return draw
+
+
+def ttm_tiny_masked() -> MaskedTTMRecipe:
+    """The backbone of the small TTM, trained to fill hidden patches of generated series. It does not forecast before it is fine-tuned."""
+    return MaskedTTMRecipe(recipe="time_series/ttm-tiny-masked", model=replace(TTMConfig(), registry.find("time_series/ttm-tiny").fields), train=FAST)
