@@ -5,20 +5,17 @@ from pathlib import Path
 
 from modalities import registry
 from modalities.common.evaluation import HeldOut, ReportedEvaluator
-from modalities.common.run import Draw, ModelRecipe
-from modalities.time_series.models.ttm import TTM
+from modalities.common.run import Draw
 from modalities.time_series.models.ttm_config import TTMConfig
 from modalities.time_series.objectives.masked import MaskedSeries, MaskedSeriesConfig
 from modalities.time_series.pictures import draw_masked
-from modalities.time_series.preprocess import SeriesPreprocess
-from modalities.time_series.synthetic.windows import SyntheticData, SyntheticWindows
+from modalities.time_series.recipes.ttm import PICTURES, TTMRecipe
+from modalities.time_series.synthetic.windows import SyntheticWindows
 from trainer.config import replace
 from trainer.optim import OptimConfig
 from trainer.recipe import TrainConfig
 from trainer.schedule import ScheduleConfig
 
-PICTURES = 6
-"""Series in a sheet."""
 TASK = "time-series-representation"
 """What the rows of records call it."""
 FAST = TrainConfig(batch_size=256, steps=300, optim=OptimConfig(lr=2e-3, betas=(0.9, 0.99), weight_decay=0.01, clip_norm=1.0), schedule=ScheduleConfig(warmup=0.05))
@@ -26,20 +23,11 @@ FAST = TrainConfig(batch_size=256, steps=300, optim=OptimConfig(lr=2e-3, betas=(
 
 
 @dataclass(frozen=True)
-class MaskedTTMRecipe(ModelRecipe):
-    """Pre-train the backbone of TTM by masked reconstruction of generated series (Nie et al. 2023, arXiv 2211.14730)."""
+class MaskedTTMRecipe(TTMRecipe):
+    """Pre-train the backbone of TTM by masked reconstruction of the histories of generated series (Nie et al. 2023, arXiv 2211.14730)."""
 
-    model: TTMConfig = field(default_factory=TTMConfig)
-    """The network."""
     objective: MaskedSeriesConfig = field(default_factory=MaskedSeriesConfig)
     """What is hidden."""
-    data: SyntheticData = field(default_factory=SyntheticData)
-    """Which series."""
-
-    def build(self) -> tuple[SyntheticWindows, MaskedSeries]:
-        model = TTM(self.model)
-        model.name, model.preprocess = self.recipe, SeriesPreprocess()
-        return self.data.build(self.model.context_length, 1), self.objective.build(model)  # nothing is forecast
 
     def evaluators(self, source: SyntheticWindows, objective: MaskedSeries) -> list[ReportedEvaluator]:
         """The loss on held-out windows."""
