@@ -7,6 +7,7 @@ from modalities import registry
 from modalities.common.evaluation import HeldOut, ReportedEvaluator
 from modalities.common.run import Draw
 from modalities.time_series.models.ttm_config import TTMConfig
+from modalities.time_series.objectives.contrastive import ContrastiveSeries, ContrastiveSeriesConfig
 from modalities.time_series.objectives.masked import MaskedSeries, MaskedSeriesConfig
 from modalities.time_series.pictures import draw_masked
 from modalities.time_series.recipes.ttm import PICTURES, TTMRecipe
@@ -16,8 +17,8 @@ from trainer.optim import OptimConfig
 from trainer.recipe import TrainConfig
 from trainer.schedule import ScheduleConfig
 
-TASK = "time-series-representation"
-"""What the rows of records call it."""
+TASK = "feature-extraction"
+"""The Hub's name of it."""
 FAST = TrainConfig(batch_size=256, steps=300, optim=OptimConfig(lr=2e-3, betas=(0.9, 0.99), weight_decay=0.01, clip_norm=1.0), schedule=ScheduleConfig(warmup=0.05))
 """A few minutes on one core: our own choice."""
 
@@ -46,3 +47,24 @@ class MaskedTTMRecipe(TTMRecipe):
 def ttm_tiny_masked() -> MaskedTTMRecipe:
     """The backbone of the small TTM, trained to fill hidden patches of generated series. It does not forecast before it is fine-tuned."""
     return MaskedTTMRecipe(recipe="time_series/ttm-tiny-masked", model=replace(TTMConfig(), registry.find("time_series/ttm-tiny").fields), train=FAST)
+
+
+@dataclass(frozen=True)
+class ContrastiveTTMRecipe(TTMRecipe):
+    """Pre-train the backbone of TTM so that two views of a generated series have near embeddings (NT-Xent of SimCLR, views of TS2Vec)."""
+
+    objective: ContrastiveSeriesConfig = field(default_factory=ContrastiveSeriesConfig)
+    """What views are, and how they are compared."""
+
+    def evaluators(self, source: SyntheticWindows, objective: ContrastiveSeries) -> list[ReportedEvaluator]:
+        """The loss on held-out windows, and how often the partner is the nearest view."""
+        return [HeldOut(source.held_out, TASK, "NT-Xent loss among the views of 256 series", ["accuracy"])]
+
+    def draw(self, objective: ContrastiveSeries, source: SyntheticWindows) -> None:
+        """Embeddings have no picture here, and nothing is forecast yet."""
+        return None
+
+
+def ttm_tiny_contrastive() -> ContrastiveTTMRecipe:
+    """The backbone of the small TTM, trained to know a generated series again by another piece of it. It does not forecast before it is fine-tuned."""
+    return ContrastiveTTMRecipe(recipe="time_series/ttm-tiny-contrastive", model=replace(TTMConfig(), registry.find("time_series/ttm-tiny").fields), train=FAST)
