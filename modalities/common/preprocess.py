@@ -65,5 +65,6 @@ TYPES = {
     "series": "modalities.time_series.preprocess:SeriesPreprocess",
     "codes": "modalities.time_series.codes:CodesPreprocess",
     "graph": "modalities.graph.preprocess:GraphPreprocess",
+    "circuit": "modalities.graph.preprocess_circuits:CircuitPreprocess",
 }
 """Stored type -> class. Only these are ever built: a file cannot name code."""

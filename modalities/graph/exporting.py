@@ -1,5 +1,6 @@
-"""Graph networks in the layout of the official codes: GraphMAE, and the networks for molecules of pretrain-gnns."""
+"""Graph networks in the layout of the official codes: GraphMAE, the networks for molecules of pretrain-gnns, and PreRoutGNN."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,13 @@ from torch_geometric.data import Batch, Data
 
 from modalities.common import pretrained
 from modalities.common.exporting import Export, Run
+from modalities.common.model import Model
+from modalities.graph.generated_circuits import generate
+from modalities.graph.interop import preroutgnn as circuit_interop
 from modalities.graph.interop.graphmae import official_config
 from modalities.graph.interop.pretrain_gnns import official_config as config_of_molecules
 from modalities.graph.interop.pretrain_gnns import to_official
+from modalities.graph.models.circuit_autoencoder import CircuitModel
 from modalities.graph.models.encoder import GraphEncoder
 from modalities.graph.models.graphmae import GraphMAE
 from modalities.graph.preprocess import collate
@@ -25,7 +30,18 @@ def official_export(model: GraphEncoder, objective: dict[str, Any]) -> Export:
     """The tensors under the official names, and the arguments of the official class. ModelError for an encoder that the official code has not."""
     ours = isinstance(model, GraphMAE)
     state, config = (dict(model.state_dict()), official_config(model)) if ours else (to_official(model), config_of_molecules(model))
-    owner, network = ("THUDM/GraphMAE", "PreModel(**arguments)") if ours else ("snap-stanford/pretrain-gnns", "GNN(5, 300)")
+    network = "PreModel(**arguments) of github.com/THUDM/GraphMAE" if ours else "GNN(5, 300) of github.com/snap-stanford/pretrain-gnns"
+    return _export(model, state, config, network, lambda samples: _example(model, samples))
+
+
+def circuit_export(model: CircuitModel, objective: dict[str, Any]) -> Export:
+    """The tensors of a model of circuits under the official names, and the arguments of the official code."""
+    network = "PreRoutGNN and DeepGCNII (each takes the tensors with its own prefix) of github.com/Thinklab-SJTU/EDA-AI"
+    return _export(model, circuit_interop.to_official(model), circuit_interop.official_config(model), network, lambda samples: model.preprocess([generate(i) for i in range(samples)]))
+
+
+def _export(model: Model, state: dict[str, Tensor], config: dict[str, Any], network: str, example: Callable[[int], Batch]) -> Export:
+    """Tensors and arguments as files of the official code of `network`."""
 
     def write(folder: Path) -> None:
         write_safetensors(state, folder / WEIGHTS)
@@ -37,9 +53,9 @@ def official_export(model: GraphEncoder, objective: dict[str, Any]) -> Export:
 
     return Export(
         "pytorch", write, load,
-        f'from safetensors.torch import load_file\n\nstate = load_file("PLACE/{WEIGHTS}")  # for load_state_dict of {network} of github.com/{owner}',
+        f'from safetensors.torch import load_file\n\nstate = load_file("PLACE/{WEIGHTS}")  # for load_state_dict of {network}',
         notes=("what was written is checked by reading it back here, since the official code is no library that can be installed",),
-        expected=model.outputs, example=lambda samples: _example(model, samples),
+        expected=model.outputs, example=example,
     )  # fmt: skip
 
 

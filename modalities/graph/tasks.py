@@ -8,10 +8,12 @@ from torch_geometric.data import Data
 from modalities.common.classification import described
 from modalities.common.evaluation import Frozen, FrozenFeatures, HeldOut, Judge, Row, results
 from modalities.common.model import Model
+from modalities.graph.generated_circuits import generate, write_circuit
 from modalities.graph.data import LabelledGraphs
 from modalities.graph.evaluation import CLASSIFICATION, FEATURES, loss_in_words, probed, supervised
 from modalities.graph.files import write_graph
 from modalities.graph.models.classifier import GraphClassifier
+from modalities.graph.models.circuit_autoencoder import CircuitModel
 from modalities.graph.models.encoder import GraphEncoder
 from modalities.graph.models.graphmae import GraphMAE
 from modalities.graph.objectives.graphmae import GraphMAEObjectiveConfig
@@ -73,7 +75,9 @@ def predict(model: Model, files: list[Path], to: Path | None) -> str:
 
 
 def write_example(model: Model, folder: Path) -> list[str]:
-    """Write `graph.npz`, which the snippets of the cards read: a fixed graph with the node features that the model reads."""
+    """Write `graph.npz`, which the snippets of the cards read: a fixed graph with the node features that the model reads; of a circuit `circuit.npz`."""
+    if isinstance(model, CircuitModel):
+        return [str(write_circuit(generate(0), folder / "circuit.npz"))]
     nodes, width, atoms = 12, model.config.in_dim, model.config.encoder == "molecule"
     ring = torch.arange(nodes)
     edges = torch.stack([torch.cat([ring, ring[:4]]), torch.cat([ring.roll(-1), ring[:4] + 5])])

@@ -140,6 +140,16 @@ def released_gnn() -> Checkpoint:
     return {name.removeprefix("gnn."): tensor for name, tensor in state.items()}, None
 
 
+def of_circuits(part: str) -> Callable[[], Checkpoint]:
+    """The encoder of circuits and what is trained with it: `decoder`, or (in the file without a name of a part) the timing network."""
+
+    def make() -> Checkpoint:
+        files = [Golden.read(GOLDEN / "graph" / f"preroutgnn{name}.safetensors") for name in ("_encoder", part)]
+        return {name: tensor for file in files for name, tensor in file.state.items()}, dict(files[0].config)
+
+    return make
+
+
 def spark_golden(name: str) -> Callable[[], Checkpoint]:
     return golden(f"vision/{name}.safetensors", lambda name: name not in UNUSED)
 
@@ -198,6 +208,9 @@ CASES = [
     Case("GraphMAE for molecules", golden("graph/graphmae_chem.safetensors", lambda name: "dec_token" not in name), "graph/graphmae-molecules", "official",
          "encoder complete 24/24; decoder complete 8/8", resized=(), telling="x_embedding2"),
     Case("GraphMAE", golden("graph/graphmae_gin.safetensors"), "graph/graphmae", "official", "decoder complete 13/13; encoder complete 34/34", resized=(), telling="encoder_to_decoder"),
+    Case("Auto-encoder of PreRoutGNN", of_circuits("_decoder"), "graph/circuit-autoencoder", "official", "encoder complete 48/48; decoder complete 48/48",
+         resized=(), telling="encoder.layer0.MLP_msg.layers.0"),
+    Case("PreRoutGNN", of_circuits(""), "graph/preroutgnn", "official", "encoder complete 48/48; timing network complete 155/155", resized=(), telling="encoder.layer0.MLP_msg.layers.0"),
     Case("ViT, timm token", of_timm("token"), "vision/mae-vit", "timm", "encoder complete 30/30; classification head complete 2/2"),
     Case("SparK, ResNet", spark_golden("spark_resnet"), "vision/spark", "official", "encoder complete 102/102; decoder complete 104/104",
          resized=("backbone.conv1.weight",), telling="bn1"),

@@ -3,9 +3,9 @@
 from torch import Tensor
 
 from modalities.common.golden import Golden, run_by
-from modalities.graph.golden import graphmae, pretrain_gnns, w2pgnn
+from modalities.graph.golden import graphmae, preroutgnn, pretrain_gnns, w2pgnn
 
-RUNNERS = {**graphmae.RUNNERS, **pretrain_gnns.RUNNERS, **w2pgnn.RUNNERS}
+RUNNERS = {**graphmae.RUNNERS, **pretrain_gnns.RUNNERS, **w2pgnn.RUNNERS, **preroutgnn.RUNNERS}
 """What a golden file calls its model -> the function that recomputes its outputs and gradients, under the file's names."""
 
 

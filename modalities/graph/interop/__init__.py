@@ -3,7 +3,7 @@
 A module offers `recognise(keys, config) -> layout or None` and `describe(meta, config, layout, where, preprocessing) -> Description`.
 """
 
-from modalities.graph.interop import graphmae, pretrain_gnns
+from modalities.graph.interop import graphmae, preroutgnn, pretrain_gnns
 
-MODULES = (graphmae, pretrain_gnns)
+MODULES = (graphmae, pretrain_gnns, preroutgnn)
 """Asked in this order whether a checkpoint is theirs."""

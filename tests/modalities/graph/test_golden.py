@@ -10,7 +10,7 @@ from tools.check_golden import main
 GOLDEN = Path(__file__).parents[2] / "golden" / "graph"
 
 
-@pytest.mark.parametrize("name", ["graphmae", "graphmae_gin", "graphmae_chem", "pretrain_gnns", "w2pgnn"])
+@pytest.mark.parametrize("name", ["graphmae", "graphmae_gin", "graphmae_chem", "pretrain_gnns", "w2pgnn", "preroutgnn", "preroutgnn_encoder", "preroutgnn_decoder"])
 def test_golden(name, capsys):
     assert main([str(GOLDEN / f"{name}.safetensors")]) == 0, capsys.readouterr().out
 
