@@ -16,6 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from modalities.common.golden import Golden
+from modalities.graph.interop import preroutgnn as circuits
+from modalities.graph.models.circuit_autoencoder import CircuitAutoEncoder, CircuitAutoEncoderConfig, CircuitModel
+from modalities.graph.models.preroutgnn import PreRoutGNN, PreRoutGNNConfig
 from modalities.time_series.interop import from_transformers
 from modalities.time_series.models.from_transformers import FORECASTERS
 from modalities.time_series.models.sspt import SSPT, SSPTConfig
@@ -140,12 +143,12 @@ def released_gnn() -> Checkpoint:
     return {name.removeprefix("gnn."): tensor for name, tensor in state.items()}, None
 
 
-def of_circuits(part: str) -> Callable[[], Checkpoint]:
-    """The encoder of circuits and what is trained with it: `decoder`, or (in the file without a name of a part) the timing network."""
+def of_circuits(model: type[CircuitModel], config: type[CircuitAutoEncoderConfig]) -> Callable[[], Checkpoint]:
+    """The encoder of circuits with its decoder, or with the timing network."""
 
     def make() -> Checkpoint:
-        files = [Golden.read(GOLDEN / "graph" / f"preroutgnn{name}.safetensors") for name in ("_encoder", part)]
-        return {name: tensor for file in files for name, tensor in file.state.items()}, dict(files[0].config)
+        made = randomise(model(config(latent_dim=3, hidden_dim=6, mlp_dim=5, message_dim=2, frequencies=2)))
+        return circuits.to_official(made), None
 
     return make
 
@@ -208,9 +211,9 @@ CASES = [
     Case("GraphMAE for molecules", golden("graph/graphmae_chem.safetensors", lambda name: "dec_token" not in name), "graph/graphmae-molecules", "official",
          "encoder complete 24/24; decoder complete 8/8", resized=(), telling="x_embedding2"),
     Case("GraphMAE", golden("graph/graphmae_gin.safetensors"), "graph/graphmae", "official", "decoder complete 13/13; encoder complete 34/34", resized=(), telling="encoder_to_decoder"),
-    Case("Auto-encoder of PreRoutGNN", of_circuits("_decoder"), "graph/circuit-autoencoder", "official", "encoder complete 48/48; decoder complete 48/48",
+    Case("Auto-encoder of PreRoutGNN", of_circuits(CircuitAutoEncoder, CircuitAutoEncoderConfig), "graph/circuit-autoencoder", "official", "encoder complete 64/64; decoder complete 64/64",
          resized=(), telling="encoder.layer0.MLP_msg.layers.0"),
-    Case("PreRoutGNN", of_circuits(""), "graph/preroutgnn", "official", "encoder complete 48/48; timing network complete 155/155", resized=(), telling="encoder.layer0.MLP_msg.layers.0"),
+    Case("PreRoutGNN", of_circuits(PreRoutGNN, PreRoutGNNConfig), "graph/preroutgnn", "official", "encoder complete 64/64; timing network complete 150/150", resized=(), telling="encoder.layer0.MLP_msg.layers.0"),
     Case("ViT, timm token", of_timm("token"), "vision/mae-vit", "timm", "encoder complete 30/30; classification head complete 2/2"),
     Case("SparK, ResNet", spark_golden("spark_resnet"), "vision/spark", "official", "encoder complete 102/102; decoder complete 104/104",
          resized=("backbone.conv1.weight",), telling="bn1"),
