@@ -70,8 +70,9 @@ def architecture_card(model: Model) -> str:
     if entry.name in registry.recipes():
         recipe = registry.find_recipe(entry.name)
         usual = leaves(type(recipe)())
+        data = " --data.path FOLDER" if "data.path" in usual else ""  # a recipe on generated data has no path
         settings = {name: to_dict(value) for name, value in leaves(recipe).items() if value != usual[name]}
-        origin |= {"record": {"command": f"zoo pretrain {entry.name} --data.path FOLDER"}, "recipe": dump_yaml(settings).strip()}
+        origin |= {"record": {"command": f"zoo pretrain {entry.name}{data}"}, "recipe": dump_yaml(settings).strip()}
     return render(
         model,
         origin,

@@ -58,7 +58,7 @@ class ContrastiveTTMRecipe(TTMRecipe):
 
     def evaluators(self, source: SyntheticWindows, objective: ContrastiveSeries) -> list[ReportedEvaluator]:
         """The loss on held-out windows, and how often the partner is the nearest view."""
-        return [HeldOut(source.held_out, TASK, "NT-Xent loss among the views of 256 series", ["accuracy"])]
+        return [HeldOut(source.held_out, TASK, "NT-Xent loss among the views of at most 256 series", ["accuracy"])]
 
     def draw(self, objective: ContrastiveSeries, source: SyntheticWindows) -> None:
         """Embeddings have no picture here, and nothing is forecast yet."""
