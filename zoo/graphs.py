@@ -6,9 +6,10 @@ import logging
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch.export import Dim, ExportedProgram
 
 from modalities.common.exporting import Export, Run, example
 from modalities.common.model import Model
-from trainer.errors import MissingDependencyError
+from trainer.errors import MissingDependencyError, ModelError, shorten
 
 ONNX_FILE, TORCH_FILE = "model.onnx", "model.pt2"
 LARGEST_ONNX = 2**30
@@ -74,7 +75,7 @@ def torch_export(model: Model) -> Export:
             graph = torch.export.load(folder / TORCH_FILE).module()
         return lambda x: dict(zip(traced.outputs, graph(x)))
 
-    usage = f'import torch\n\nmodel = torch.export.load("PLACE/{TORCH_FILE}").module()\n{", ".join(traced.outputs)} = model({model.input_key})  # {_shape(model)}, normalised'
+    usage = f'import torch\n\nmodel = torch.export.load("PLACE/{TORCH_FILE}").module()\n{", ".join(traced.outputs)} = model({model.input_key})  # {_shape(model)}, {model.graph_input}'
     return Export("pytorch", write, load, usage, traced.left_out, ("a .pt2 file can run code when it is opened: open only those that you trust",))
 
 
@@ -100,13 +101,19 @@ def onnx_export(model: Model) -> Export:
 
     usage = (
         f'import onnxruntime\n\nsession = onnxruntime.InferenceSession("PLACE/{ONNX_FILE}")\n'
-        f'{", ".join(traced.outputs)} = session.run(None, {{"{model.input_key}": {model.input_key}}})  # float32 {_shape(model)}, normalised'
+        f'{", ".join(traced.outputs)} = session.run(None, {{"{model.input_key}": {model.input_key}}})  # float32 {_shape(model)}, {model.graph_input}'
     )
     return Export("onnx", write, load, usage, traced.left_out)
 
 
 def _program(graph: Graph) -> ExportedProgram:
-    return torch.export.export(graph, (example(graph.model, 2),), dynamic_shapes={"x": {0: Dim("batch", min=1)}})
+    """ModelError for a model whose operations depend on the values that it reads."""
+    x = example(graph.model, 2)
+    try:
+        with redirect_stdout(StringIO()):  # torch prints the graph as far as it came
+            return torch.export.export(graph, (x,), dynamic_shapes={"x": {0: Dim("batch", min=1)}})
+    except Exception as error:  # torch has errors of many kinds for it, most without a common base
+        raise ModelError(f"A {type(graph.model).__name__} cannot be written as a graph of operations that do not depend on its input: {shorten(str(error), 200)}") from error
 
 
 def _without(model: Model, idle: list[str]) -> Model:
@@ -139,7 +146,7 @@ def _facts(model: Model) -> dict[str, str]:
 
 
 def _shape(model: Model) -> str:
-    return f"(B, {', '.join(map(str, model.input_shape() or ()))})"
+    return f"(B, {', '.join(map(str, model.graph_shape() or ()))})"
 
 
 @contextmanager

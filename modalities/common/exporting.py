@@ -41,7 +41,7 @@ class Export:
 
 def example(model: Model, samples: int, seed: int = 0) -> Tensor:
     """Random normalised input (B, C, *size). ModelError for a model whose input has no fixed shape."""
-    shape = model.input_shape()
+    shape = model.graph_shape()
     if shape is None:
         raise ModelError(f"{type(model).__name__} has no input of one fixed shape, so what is exported of it cannot be checked.")
     return torch.randn(samples, *shape, generator=torch.Generator().manual_seed(seed))

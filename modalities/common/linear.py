@@ -33,7 +33,7 @@ SMALLEST = 2**23
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """What `torch.nn.functional.linear` computes: (..., I) and (O, I) -> (..., O)."""
-    if ONEDNN_IS_FASTER and _fits(x, weight) and not torch.compiler.is_exporting():
+    if ONEDNN_IS_FASTER and not torch.compiler.is_exporting() and _fits(x, weight):
         return _OneDNN.apply(x, weight, bias)
     return F.linear(x, weight, bias)
 

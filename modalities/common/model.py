@@ -31,6 +31,8 @@ class Model(nn.Module, PyTorchModelHubMixin, library_name="modality-zoo"):
     system: ClassVar[str]
     config_class: ClassVar[type]
     input_key: ClassVar[str]
+    graph_input: ClassVar[str] = "normalised"
+    """What an exported graph reads, in words."""
     parts: ClassVar[dict[str, str]] = {}
     """Beginning of tensor names -> the part of the model, for load reports; the first that fits counts."""
 
@@ -185,6 +187,10 @@ class Model(nn.Module, PyTorchModelHubMixin, library_name="modality-zoo"):
     def input_shape(self) -> tuple[int, ...] | None:
         """Shape of one sample, (C, *size); None when it is not fixed."""
         return None
+
+    def graph_shape(self) -> tuple[int, ...] | None:
+        """Shape of one sample for the graph that is exported of it; None when it has no fixed one."""
+        return self.input_shape()
 
     def input_shapes(self) -> dict[str, tuple[int, ...]]:
         """Entry of the batch -> shape of one sample, for all that the model reads."""

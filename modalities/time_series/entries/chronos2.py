@@ -28,6 +28,7 @@ SYSTEMS = {
         "forecast = model.forecast(batch, horizon=24)\n"
         "forecast.point  # (B, C, 24); forecast.quantiles: (B, Q, C, 24)",
         weights_licence="apache-2.0",
+        exports={"official": "modalities.time_series.exporting:official_export"},
     ),
 }
 

@@ -27,6 +27,7 @@ SYSTEMS = {
         snippet='forecast = model.forecast({{"series": series}}, horizon=24)  # series: (B, C, T), NaN where missing\n'
         "forecast.point  # (B, C, 24); forecast.quantiles: (B, 9, C, 24)",
         weights_licence="apache-2.0",
+        exports={"official": "modalities.time_series.exporting:official_export"},
     ),
 }
 

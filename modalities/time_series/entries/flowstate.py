@@ -28,6 +28,7 @@ SYSTEMS = {
         "forecast = model.forecast(batch, horizon=96)\n"
         "forecast.point  # (1, C, 96); forecast.quantiles: (1, 9, C, 96)",
         weights_licence="apache-2.0",
+        exports={"official": "modalities.time_series.exporting:official_export"},
     ),
 }
 

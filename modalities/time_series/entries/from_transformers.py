@@ -18,6 +18,7 @@ SYSTEMS = {
         pipeline_tag="time-series-forecasting",
         tags=("timesfm", "time-series"),
         snippet=SNIPPET,
+        exports={"transformers": "modalities.time_series.exporting:transformers_export"},
     ),
     "time_series/patch-forecaster": SystemEntry(
         target=PATCH,
@@ -31,6 +32,7 @@ SYSTEMS = {
         pipeline_tag="time-series-forecasting",
         tags=("patchtst", "patchtsmixer", "time-series"),
         snippet=SNIPPET,
+        exports={"transformers": "modalities.time_series.exporting:transformers_export"},
     ),
 }
 

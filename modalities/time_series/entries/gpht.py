@@ -27,6 +27,7 @@ SYSTEMS = {
         tags=("gpht", "transformer", "time-series"),
         snippet="batch = model.preprocess(series)  # an array (T,) or (C, T), a table, or a file\n"
         "print(model.forecast(batch, horizon=96).point)  # (1, C, 96)",
+        exports={"official": "modalities.time_series.exporting:official_export"},
     )
 }
 

@@ -26,6 +26,7 @@ SYSTEMS = {
         picture="Forecast behind the history, and the truth where it is known",
         snippet='forecast = model.forecast({{"series": series}}, horizon=96)  # series: (B, C, T), NaN where missing\nforecast.point  # (B, C, 96)',
         weights_licence="apache-2.0",
+        exports={"official": "modalities.time_series.exporting:official_export"},
     ),
 }
 

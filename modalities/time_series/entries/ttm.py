@@ -29,6 +29,7 @@ SYSTEMS = {
         "forecast = model.forecast(batch, horizon=12)\n"
         "print(forecast.point)  # (1, 1, 12)",
         weights_licence="apache-2.0",
+        exports={"official": "modalities.time_series.exporting:official_export"},
     ),
 }
 

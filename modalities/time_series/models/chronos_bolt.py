@@ -114,13 +114,13 @@ class ChronosBolt(Forecaster):
         embedded = self.input_patch(torch.cat([patches, marks], dim=-1))
         seen = marks.sum(dim=-1) > 0
         if c.use_reg_token:
-            embedded = torch.cat([embedded, self.special_tokens[REG].expand(len(embedded), 1, -1)], dim=1)
+            embedded = torch.cat([embedded, self.special_tokens[REG].expand(embedded.shape[0], 1, -1)], dim=1)
             seen = F.pad(seen, (0, 1), value=True)
         return Encoded(self.encoder(embedded, seen), embedded, seen, (loc, scale))
 
     def decode(self, encoded: Encoded) -> Tensor:
         """What the decoder's single token becomes, (R, D)."""
-        start = self.special_tokens[self.config.start_token].expand(len(encoded.hidden), -1)
+        start = self.special_tokens[self.config.start_token].expand(encoded.hidden.shape[0], -1)
         return self.decoder(start, encoded.hidden, encoded.seen)
 
     def head(self, decoded: Tensor) -> Tensor:
@@ -134,7 +134,7 @@ class ChronosBolt(Forecaster):
     def direct(self, batch: Batch, horizon: int) -> Forecast:
         """Forecast of up to H steps."""
         found = self.quantiles(batch["series"].flatten(0, 1), batch["observed"].flatten(0, 1))[..., :horizon]
-        return of_rows(found, len(batch["series"]), self.levels)
+        return of_rows(found, batch["series"].shape[0], self.levels)
 
     @torch.inference_mode()
     def forecast(self, batch: Batch, horizon: int) -> Forecast:

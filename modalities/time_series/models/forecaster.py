@@ -77,6 +77,7 @@ class Forecaster(Model):
     """Base of the forecasting models. A subclass defines `direct`, `context_length`, `direct_horizon`, and `levels` where it has quantiles."""
 
     input_key: ClassVar[str] = "series"
+    graph_input: ClassVar[str] = "in any unit, NaN where a value is missing; the sampling interval counts as unknown"
     frozen_parts: ClassVar[tuple[str, ...]] = ()
     """Beginnings of the names of the weights that fine-tuning may leave as they are: the backbone."""
 
@@ -89,6 +90,11 @@ class Forecaster(Model):
     @abstractmethod
     def direct_horizon(self) -> int:
         """Most steps that `direct` gives at once."""
+
+    @property
+    def channels(self) -> int | None:
+        """How many channels `series` must have; None for any number."""
+        return None
 
     @property
     def levels(self) -> tuple[float, ...]:
@@ -145,9 +151,15 @@ class Forecaster(Model):
         return f"`series`: any number of channels in any unit, the last {self.context_length:,} points; NaN where a value is missing"
 
     def outputs(self, batch: Batch) -> dict[str, Tensor]:
-        """Features, tokens, and the forecast of `direct_horizon` steps."""
-        said = self.direct(batch, self.direct_horizon)
-        return {"features": self.embed(batch), "tokens": self.tokens(batch), "point": said.point} | ({} if said.quantiles is None else {"quantiles": said.quantiles})
+        """The forecast of `direct_horizon` steps. Without `observed`, NaN in `series` is missing."""
+        observed = batch.get("observed")
+        observed = ~batch["series"].isnan() if observed is None else observed
+        said = self.direct({**batch, "series": torch.where(observed, batch["series"], 0.0), "observed": observed}, self.direct_horizon)
+        return {"point": said.point} | ({} if said.quantiles is None else {"quantiles": said.quantiles})
+
+    def graph_shape(self) -> tuple[int, ...]:
+        """A whole context; of a model that takes any number of channels, one channel."""
+        return (self.channels or 1, self.context_length)
 
     def _newest(self, batch: Batch) -> Batch:
         """The newest `context_length` points of the past, and all that is known of the future."""

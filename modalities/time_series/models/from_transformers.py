@@ -164,6 +164,10 @@ class PatchForecaster(TransformersForecaster):
         return self.network.config.prediction_length
 
     @property
+    def channels(self) -> int | None:
+        return self.network.config.num_input_channels
+
+    @property
     def levels(self) -> tuple[float, ...]:
         return () if self.network.distribution_output is None else DECILES
 

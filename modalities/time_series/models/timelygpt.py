@@ -101,6 +101,10 @@ class TimelyGPT(Forecaster):
         """One token; longer forecasts come by roll-out."""
         return STRIDE
 
+    @property
+    def channels(self) -> int | None:
+        return self.config.in_chans
+
     def direct(self, batch: Batch, horizon: int) -> Forecast:
         if self.config.target != "points":
             raise ConfigError('This TimelyGPT predicts the tokens of its own convolutions (target="tokens"), which say nothing of the series. Use one with target="points" to forecast.')

@@ -140,6 +140,10 @@ class TTM(Forecaster):
     def levels(self) -> tuple[float, ...]:
         return self.config.quantile_levels if self.config.multi_quantile_head else ()
 
+    @property
+    def channels(self) -> int | None:
+        return None if self.config.any_channels else len(self.config.targets)
+
     def extended(self, changes: dict[str, Any]) -> "TTM":
         """A model of a changed config with these weights, for fine-tuning. What is new, mixers of channels and of forecasts, changes nothing before it is trained.
 
@@ -258,7 +262,7 @@ class TTM(Forecaster):
     def _in_parts(self, rows: tuple[Tensor | None, ...]) -> tuple[Tensor, Tensor | None]:
         """Point and quantiles; without gradients a few samples at a time."""
         size = max(1, ROWS // rows[0].shape[1])
-        if torch.is_grad_enabled() or self.training or len(rows[0]) <= size:
+        if torch.is_grad_enabled() or self.training or torch.compiler.is_exporting() or len(rows[0]) <= size:
             said = self.states(*rows)
             return said.point, said.quantiles
         parts = [self.states(*(None if x is None else x[i : i + size] for x in rows)) for i in range(0, len(rows[0]), size)]
@@ -277,7 +281,7 @@ class TTM(Forecaster):
         if series.shape[1] != len(c.targets):
             raise DataError(f"This TTM forecasts {len(c.targets)} channels together, found {series.shape[1]}.")
         length = series.shape[2]
-        past, mask = series.new_empty(len(series), c.num_input_channels, length), observed.new_ones(len(series), c.num_input_channels, length)
+        past, mask = series.new_empty(series.shape[0], c.num_input_channels, length), observed.new_ones(series.shape[0], c.num_input_channels, length)
         past[:, list(c.targets)], mask[:, list(c.targets)] = series, observed
         if c.past_only:
             past[:, list(c.past_only)] = covariates["past_covariates"]
@@ -299,7 +303,7 @@ class TTM(Forecaster):
             return None
         frequency = batch.get("frequency")
         if frequency is None:
-            return torch.zeros(len(batch["series"]), dtype=torch.long, device=self.device)
+            return torch.zeros(batch["series"].shape[0], dtype=torch.long, device=self.device)
         # an interval that the model never learned is as good as an unknown one
         return torch.where((frequency >= 0) & (frequency < self.config.frequency_token_vocab_size), frequency, 0).long()
 
