@@ -25,7 +25,7 @@ RATE = 3e-4
 """Of fine-tuning, the default of the script."""
 RATES = (RATE, 1e-3, 3e-3)
 """Of training from scratch."""
-LEAST = 400
+LEAST = 500
 """Steps of the longest series of a set that is taken."""
 METRIC = "relative_mae"
 
@@ -35,7 +35,7 @@ def learn(seeds: tuple[int, ...] = (0, 1, 2), sets: tuple[str, ...] = (), steps:
 
     Args:
         seeds: One run of each kind per seed and set.
-        sets: Built-in sets. Default: all that have a series of at least 400 steps.
+        sets: Built-in sets. Default: all that have a series of at least 500 steps.
         steps: Of each training.
         batch_size: Windows of a step.
         folder: Where the runs go and are found again. Default: a temporary folder.

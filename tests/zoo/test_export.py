@@ -254,7 +254,7 @@ def test_another_target_into_the_same_folder(save, tmp_path):
         ("encoder", {"input_size": (8, 16)}, "transformers", "ViTModel cannot hold this model: its input (8, 16) is not square"),
         ("classifier", {"patch_size": (2, 4)}, "transformers", "its patch (2, 4) is not square"),
         ("classifier", {}, "tim", "Did you mean 'timm'"),
-        ("classifier", {}, "tensorflow", "Targets: timm, transformers, onnx, torch-export"),
+        ("classifier", {}, "tensorflow", "Targets: timm, transformers, official, onnx, torch-export"),
     ],
 )
 def test_refusals(kind, config, target, words, save, tmp_path, capsys):
