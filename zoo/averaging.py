@@ -52,7 +52,9 @@ def average(
             "These models normalise by statistics of their training data (BatchNorm), and the mean of such statistics fits no network. "
             "Give --data LABELLED_FOLDER, so that they can be computed for the averaged weights."
         )
-    judge: Judge | None = registry.load(f"modalities.{model.system.partition('/')[0]}.tasks:judge")(model, data) if data is not None else None
+    judge: Judge | None = None
+    if data is not None:
+        judge = registry.load_task(model.system.partition("/")[0], "judge", "Measuring the models of an average on data (--data, --greedy)")(model, data)
 
     def take(state: State, anew: bool) -> None:
         """Put weights into the model, with statistics of their own."""

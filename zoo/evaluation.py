@@ -12,11 +12,11 @@ from trainer.files import write_json
 
 
 def evaluate(name: tyro.conf.Positional[str], /, data: str, per_class: int | None = None, size: str | None = None, to: Path | None = None, neighbours: Path | None = None) -> list[Row]:
-    """Measure a model on labelled data: a classifier's accuracy, or probe and 5-NN on frozen features; and the loss.
+    """Measure a model on labelled data: a classifier's accuracy, or probe and 5-NN on frozen features; and the loss. A forecaster: on the end of series, beside seasonal naive.
 
     Args:
         name: Folder or name of the model.
-        data: Folder with one sub-folder per class (or train/ and val/ of such), or a built-in set.
+        data: Folder with one sub-folder per class (or train/ and val/ of such), a file or folder of series, or a built-in set.
         per_class: Labelled training samples per class. Default: all.
         size: Of an elastic model the part to measure: small, base, large, or width_depth as in 384_12. Default: the whole.
         to: JSON file to write the results to.

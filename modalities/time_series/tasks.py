@@ -11,16 +11,18 @@ from trainer.errors import ConfigError, ModelError
 
 
 def evaluate(model: Model, path: str, per_class: int | None = None) -> list[dict[str, Any]]:
-    """Zero-shot scores on a file or folder of series, or on a built-in collection, as ratios to seasonal naive."""
+    """Zero-shot scores on a file or folder of series, or on a built-in collection, as ratios to seasonal naive; prints the table of its data sets."""
     from modalities.time_series.evaluation import evaluate as scores  # scikit-learn comes with the rows
-    from modalities.time_series.scoreboard import rows
+    from modalities.time_series.scoreboard import rows, table
     from modalities.time_series.sets import open_sets
 
     if per_class is not None:
         raise ConfigError(f"Series have no classes, found per_class={per_class}. Leave it out.")
     if not isinstance(model, Forecaster):
         raise ModelError(f"zoo evaluate does not know what to measure on a {type(model).__name__}.")
-    return rows(scores(model, open_sets(path)), "model", path)
+    found = scores(model, open_sets(path))
+    print(table(found))
+    return rows(found, "model", path)
 
 
 def predict(model: Model, files: list[Path], to: Path | None) -> str:

@@ -22,4 +22,4 @@ WORDS = {
 """What its card says otherwise than that of other TTMs."""
 
 MODELS = [ModelEntry(NAME, "time_series/ttm", "TTM with quantiles, context 512, horizon 96, trained on generated series alone; weights included", 519_882, FIELDS, "pretrained/ttm-tiny-synth", words=WORDS)]
-RECIPES = {NAME: "modalities.time_series.recipes.synthetic:ttm_tiny_synth"}
+RECIPES = {NAME: "modalities.time_series.recipes.ttm:ttm_tiny_synth"}

@@ -15,6 +15,7 @@ from modalities.time_series.scoreboard import as_json, overall, rows, table
 from modalities.time_series.series import Item, SeriesSet
 from modalities.time_series.sets import open_sets
 from trainer.errors import ConfigError, DataError, UnknownNameError
+from zoo.cli import main as zoo_main
 
 TINY = TTMConfig(context_length=32, prediction_length=6, patch_length=8, d_model=16, num_layers=1, adaptive_patching_levels=1, decoder_d_model=8, decoder_num_layers=1, multi_quantile_head=True)
 
@@ -104,6 +105,19 @@ def test_the_runner_takes_a_folder_and_writes_json(tmp_path, capsys):
     assert "geometric mean of ratios" in capsys.readouterr().out
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert scores["sets"][0]["name"] == "a" and scores["sets"][0]["frequency"] == "D"
+
+
+def test_zoo_evaluate_prints_the_table_and_zoo_average_what_it_cannot(tmp_path, capsys):
+    for name in "ab":
+        TTM(TINY).save_pretrained(tmp_path / name)
+    (tmp_path / "data.csv").write_text("date,v\n" + "\n".join(f"{1920 + year},{year % 7}" for year in range(60)))
+    assert zoo_main(["evaluate", str(tmp_path / "a"), "--data", str(tmp_path / "data.csv")]) == 0
+    said = capsys.readouterr().out
+    assert "naive MASE" in said and "geometric mean of ratios to seasonal naive" in said and "WQL ratio on 1 samples" in said
+    models = [str(tmp_path / "a"), str(tmp_path / "b"), "--to", str(tmp_path / "mean")]
+    assert zoo_main(["average", *models, "--greedy", "--data", str(tmp_path / "data.csv")]) == 1
+    assert "Measuring the models of an average on data (--data, --greedy) is not there for time_series" in capsys.readouterr().err
+    assert zoo_main(["average", *models]) == 0 and (tmp_path / "mean" / "model.safetensors").exists()
 
 
 def test_the_built_in_series_are_there():
