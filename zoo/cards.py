@@ -267,7 +267,8 @@ def usage(model: Model) -> str:
     """Python lines that use a `model`."""
     config = model.config
     sizes = {"width": getattr(config, "embed_dim", None), "classes": getattr(config, "num_classes", 0), "tokens": model.token_count()}
-    return entry_of(model).snippet.format(**sizes, **model.snippet_words())
+    said = entry_of(model).snippet.format(**sizes, **model.snippet_words())
+    return said if getattr(config, "in_chans", 3) in (1, 3) else said.replace("image.png", "image.npy")  # a png holds no other channels
 
 
 def describe_input(model: Model) -> str:

@@ -14,6 +14,7 @@ from modalities.common.model import Model
 from modalities.common.reconstruction import MaskedReconstruction
 from modalities.common.sheets import spread
 from modalities.common.vit import ViTEncoder
+from modalities.vision.bands import USUAL
 from modalities.vision.data import LabelledImages, preprocess_for
 from modalities.vision.data_segmentation import SegmentationPairs, training_preprocess
 from modalities.vision.evaluation import CLASSIFICATION, findings, predicted, probed, reconstructed, segmented, supervised
@@ -176,14 +177,18 @@ def _named(files: list[Path]) -> str:
 
 
 def write_example(model: Model, folder: Path) -> list[str] | dict[str, list[str]]:
-    """Write what the snippets of the cards read and return it as `model.preprocess` takes it: `image.png`, a fixed pattern in colour or grey, twice
-    the model's size, and for a model of several inputs `depth.png` and `semseg.png` beside it."""
+    """Write what the snippets of the cards read and return it as `model.preprocess` takes it: `image.png`, a fixed pattern in colour or grey (`image.npy` for other channels),
+    twice the model's size, and for a model of several inputs `depth.png` and `semseg.png` beside it."""
     height, width = (2 * n for n in model.config.input_size)
     rows, columns = np.mgrid[:height, :width]
     pixels = (rows * 7 + columns * 13 + rows * columns) % 256
     image = Image.fromarray(pixels.astype(np.uint8))
-    path = folder / "image.png"
-    (image if model.config.in_chans == 1 else image.convert("RGB")).save(path)
+    channels = model.config.in_chans
+    path = folder / ("image.png" if channels in USUAL else "image.npy")
+    if channels in USUAL:
+        (image if channels == 1 else image.convert("RGB")).save(path)
+    else:
+        np.save(path, np.stack([np.roll(pixels, shift, axis=1) for shift in range(channels)], axis=2).astype(np.uint8))
     if not isinstance(model, MultiInputEncoder) or model.config.in_domains == ("rgb",):
         return [str(path)]
     Image.fromarray(pixels.astype(np.uint8)).save(folder / EXAMPLES["depth"])

@@ -12,6 +12,7 @@ from modalities.video.motion import MotionConfig
 from trainer.config import replace
 from trainer.errors import ConfigError
 from zoo import demo as runner
+from zoo import publishing
 
 FEW = {"train.steps": 3, "train.batch_size": 16, "train.log_every": 1, "train.pictures": 1}
 
@@ -23,6 +24,7 @@ def test_the_demo_of_videos_runs_with_few_steps(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(runner.registry, "find_recipe", lambda name: recipe)
     monkeypatch.setattr(demo, "DEMO", short)
     monkeypatch.setattr(runner, "SEEDS", (0,))
+    monkeypatch.setattr(publishing, "rehearse", lambda model, *_: publishing.fingerprint(model))  # test_publish starts its new processes
     results = runner.run_demo("video", tmp_path / "d")
     assert results.keys() == {"probe", "knn", "finetune", "raw pixels", "one frame", "seconds"}
     assert results["finetune"].keys() == {"pretrained", "scratch"} and results["one frame"].keys() == {"logistic", "knn"}

@@ -19,11 +19,12 @@ from modalities.vision.finetune import default_recipe
 from modalities.vision.images import read_image
 from modalities.vision.multicrop import MultiCropAugment
 from modalities.vision.preprocess import ImagePreprocess
-from modalities.vision.tasks import predict
+from modalities.vision.tasks import predict, write_example
 from modalities.vision.tiff import tiff_pixels
 from tests.small import TRAIN, recipe
 from trainer.config import replace
 from trainer.errors import ConfigError, DataError
+from zoo.cards import snippet
 
 SENTINEL = ImagePreprocess.default((16, 16), 13)
 
@@ -169,6 +170,8 @@ def test_a_run_of_thirteen_channels(tmp_path, caplog):
     classifier = zoo.from_pretrained(tmp_path / "tuned")
     assert classifier.preprocess == model.preprocess
     assert "0.npy" in predict(classifier, [tmp_path / "data" / "a" / "0.npy"], None)
+    assert 'preprocess(["image.npy"])' in snippet(model)
+    assert model.preprocess(write_example(model, tmp_path))["image"].shape == (1, 13, 16, 16)
     predict(model, [tmp_path / "data" / "a" / "0.npy"], tmp_path / "sheet.png")
     np.save(tmp_path / "data" / "b" / "5.npy", scene(channels=4))
     with pytest.raises(DataError, match=r"b/5\.npy has 4 channel"):
