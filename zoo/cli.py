@@ -160,6 +160,15 @@ def evaluate_verb(arguments: list[str]) -> None:
     tyro.cli(evaluate, args=arguments, prog="zoo evaluate", use_underscores=True)
 
 
+def feasibility_verb(arguments: list[str]) -> None:
+    """Choose graphs to pre-train on before any training: `zoo feasibility PRE[,PRE...] DOWN[,DOWN...]` (names of built-in sets, folders, files)."""
+    import tyro
+
+    from modalities import registry
+
+    tyro.cli(registry.load("modalities.graph.choosing:choose"), args=arguments, prog="zoo feasibility", use_underscores=True)
+
+
 def average_verb(arguments: list[str]) -> None:
     """Average the weights of models, or of a run's last checkpoints: `zoo average MODEL MODEL... --to FOLDER`."""
     import tyro
@@ -262,6 +271,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "further": further_verb,
     "finetune": finetune_verb,
     "evaluate": evaluate_verb,
+    "feasibility": feasibility_verb,
     "average": average_verb,
     "predict": predict_verb,
     "card": card_verb,

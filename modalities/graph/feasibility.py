@@ -49,7 +49,7 @@ class FeasibilityConfig:
     standardise: bool = True
     """Bring the numbers of the kind topology to one scale before k-means. The official code does not, so that the mean degree decides."""
     seed: int = 0
-    """Of k-means."""
+    """Of k-means, and of which graphs of a set are drawn."""
 
     def __post_init__(self) -> None:
         if not self.kinds or not set(self.kinds) <= set(get_args(Kind)) or self.distance not in get_args(Loss):

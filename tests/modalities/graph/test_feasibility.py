@@ -3,13 +3,18 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch_geometric.data import Data
 
+from modalities.graph.choosing import neighbourhoods
 from modalities.graph.feasibility import FeasibilityConfig, feasibility, select
+from modalities.graph.files import write_graph
 from modalities.graph.graphons import GraphonConfig, adjacency, align, fit, resize, sample
 from modalities.graph.statistics import topology
 from modalities.graph.transport import entropic_gw, gromov_wasserstein
 from trainer.errors import ConfigError, DataError
+from trainer.files import read_json
+from zoo.cli import main
 
 STEPS = np.array([[0.9, 0.1], [0.1, 0.4]])
 FAST = FeasibilityConfig(GraphonConfig(tv_weight=0.05), resolution=8, epochs=8)
@@ -107,3 +112,36 @@ def test_graphs_without_edges_do_not_shift_the_groups():
 def test_mistakes_are_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_the_verb_prints_a_table_and_draws(tmp_path, capsys):
+    for number, graph in enumerate(drawn(np.full((1, 1), 0.3), 3, 20)):
+        (tmp_path / "mine").mkdir(exist_ok=True)
+        write_graph(graph, tmp_path / "mine" / f"{number}.npz")
+    options = ["--graphs", "8", "--resolution", "6", "--epochs", "2", "--clusters", "2", "--tv_weight", "0.05"]
+    assert main(["feasibility", "trees+blocks,molecules", f"{tmp_path / 'mine'},motifs", "--to", str(tmp_path / "out"), *options]) == 0
+    printed = capsys.readouterr().out
+    assert "for motifs" in printed and "trees+blocks" in printed and "domain" in printed
+    written = read_json(tmp_path / "out" / "feasibility.json")["downstream"][str(tmp_path / "mine")]
+    assert [*written] == sorted(written, key=lambda name: -written[name]["score"]) and all(one["score"] <= 0 for one in written.values())
+    for name in ("heat_map.png", "graphons.png"):
+        with Image.open(tmp_path / "out" / name) as picture:
+            assert picture.width > 300
+
+
+def test_one_large_graph_is_cut_into_neighbourhoods():
+    graph = sample(np.full((1, 1), 0.02), 300)
+    found = neighbourhoods(graph, 20, "large")
+    assert len(found) == 20 and all(part.num_nodes < 300 for part in found)
+    assert neighbourhoods(graph, 300, "large") == [graph]
+    with pytest.raises(DataError, match="more than 1,000"):
+        neighbourhoods(Data(edge_index=torch.stack([torch.zeros(1500, dtype=torch.long), torch.arange(1, 1501)]), num_nodes=1501), 5, "hub")
+
+
+@pytest.mark.parametrize(
+    ("pre", "down", "message"),
+    [("tres", "blocks", "Did you mean 'trees'"), ("trees,", "blocks", "found 'trees,'"), ("trees", "no/such", "no such folder"), ("trees", "blocks --graphs 0", "at least 1, found 0")],
+)
+def test_mistakes_on_the_command_line_are_named(pre, down, message, capsys):
+    assert main(["feasibility", pre, *down.split()]) == 1
+    assert message in capsys.readouterr().err
