@@ -118,7 +118,7 @@ def test_the_verb_prints_a_table_and_draws(tmp_path, capsys):
     for number, graph in enumerate(drawn(np.full((1, 1), 0.3), 3, 20)):
         (tmp_path / "mine").mkdir(exist_ok=True)
         write_graph(graph, tmp_path / "mine" / f"{number}.npz")
-    options = ["--graphs", "8", "--resolution", "6", "--epochs", "2", "--clusters", "2", "--tv_weight", "0.05"]
+    options = ["--graphs", "8", "--resolution", "6", "--epochs", "2", "--iterations", "3", "--clusters", "2", "--tv_weight", "0.05"]
     assert main(["feasibility", "trees+blocks,molecules", f"{tmp_path / 'mine'},motifs", "--to", str(tmp_path / "out"), *options]) == 0
     printed = capsys.readouterr().out
     assert "for motifs" in printed and "trees+blocks" in printed and "domain" in printed
