@@ -3,5 +3,5 @@
 from modalities.graph.entries import graphmae, preroutgnn, pretrain_gnns
 
 SYSTEMS = {**graphmae.SYSTEMS, **pretrain_gnns.SYSTEMS, **preroutgnn.SYSTEMS}
-RECIPES = {**graphmae.RECIPES, **pretrain_gnns.RECIPES}
+RECIPES = {**graphmae.RECIPES, **pretrain_gnns.RECIPES, **preroutgnn.RECIPES}
 MODELS = [*graphmae.MODELS, *pretrain_gnns.MODELS, *preroutgnn.MODELS]

@@ -44,6 +44,11 @@ SYSTEMS = {
     ),
 }
 
+RECIPES = {
+    "graph/circuit-autoencoder-tiny": "modalities.graph.recipes.preroutgnn:circuit_autoencoder_tiny",
+    "graph/preroutgnn-tiny": "modalities.graph.recipes.preroutgnn:preroutgnn_tiny",
+}
+
 SMALL = dict(hidden_dim=16, depth=3, mlp_dim=32)
 MODELS = [
     ModelEntry("graph/circuit-autoencoder-base", "graph/circuit-autoencoder", "Auto-encoder of circuits as published, 4 layers of 32", 253_846),
