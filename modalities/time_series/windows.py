@@ -38,7 +38,7 @@ class SeriesData:
     validation: float = 0.1
     """Share before it that decides when to stop."""
     coarser: tuple[int, ...] = ()
-    """Steps that become one, as in [2,4]: the training part of each series is read at these rates, too, with the frequency that it then has. Empty: as it is only."""
+    """Steps that become one, as in `--data.coarser 2 4`: the training part of each series is read at these rates, too, with the frequency that it then has. Empty: as it is only."""
     few: float = 1.0
     """Share of the training windows that is used, the newest of each series: few-shot with 0.05."""
 
