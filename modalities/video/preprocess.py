@@ -21,8 +21,8 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 LARGEST = 16384
 """Longest side of an input, in pixels."""
-CHUNK = 2**21
-"""Values that are normalised at once: as many as a processor's cache holds."""
+CHUNK = 2**18
+"""Values that are normalised at once: as many as a core's own cache holds."""
 
 
 @dataclass(frozen=True)
@@ -132,11 +132,13 @@ class VideoPreprocess(Preprocess):
         """(..., T, C, H, W) in 0..1, or uint8 -> (..., C, T, H, W) float32 with the stored statistics."""
         std = _statistic(self.std, clip.device) * (255 if clip.dtype == torch.uint8 else 1)
         shift = _statistic(self.mean, clip.device) / _statistic(self.std, clip.device)
-        clips = clip.reshape(-1, *clip.shape[-4:])
-        found = torch.empty(clips.transpose(1, 2).shape, device=clip.device)
-        each = max(CHUNK // math.prod(clips.shape[1:]), 1)
+        clips, factor = clip.reshape(-1, *clip.shape[-4:]).transpose(1, 2), 1 / std
+        found = torch.empty(clips.shape, device=clip.device)
+        frames = max(CHUNK // math.prod(clip.shape[-3:]), 1)
+        each = max(frames // clips.shape[2], 1)
         for own, part in zip(found.split(each), clips.split(each)):
-            own.copy_(part.transpose(1, 2)).mul_(1 / std).sub_(shift)  # the copy changes type and order of axes in one go
+            for into, values in zip(own.split(frames, dim=2), part.split(frames, dim=2)):
+                into.copy_(values).mul_(factor).sub_(shift)  # the copy changes type and order of axes in one go
         return found.reshape(*clip.shape[:-4], *found.shape[1:])
 
     def pixels(self, video: Tensor) -> Tensor:
