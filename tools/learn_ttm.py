@@ -16,7 +16,7 @@ from modalities.common.commandline import guarded
 from modalities.time_series.demo import tuning
 from modalities.time_series.metrics import geometric_mean
 from modalities.time_series.real import real_sets
-from tools.learning import finished, measured, show
+from tools.learning import measured, show
 from trainer.config import replace
 from trainer.files import read_json
 

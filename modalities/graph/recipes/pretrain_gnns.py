@@ -5,7 +5,6 @@ from typing import Any, ClassVar
 
 from modalities import registry
 from modalities.graph.data import UnlabelledGraphs
-from modalities.graph.models.encoder import GraphEncoderConfig
 from modalities.graph.models.graphmae_molecules import GraphMAEMoleculesConfig
 from modalities.graph.objectives.attribute_masking import AttributeMaskingConfig
 from modalities.graph.objectives.context_prediction import ContextPredictionConfig

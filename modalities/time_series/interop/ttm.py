@@ -17,7 +17,7 @@ from modalities.common.stored import Description
 from modalities.time_series.models.ttm import TTM
 from modalities.time_series.models.ttm_config import TTMConfig
 from trainer.config import replace
-from trainer.errors import CheckpointError, ConfigError, ModelError, did_you_mean, shorten
+from trainer.errors import CheckpointError, ModelError, did_you_mean, shorten
 
 MODEL_TYPE = "tinytimemixer"
 PREDICTION, MASKED, DECOMPOSED = "TinyTimeMixerForPrediction", "TinyTimeMixerForMaskedPrediction", "TinyTimeMixerForDecomposedPrediction"
