@@ -62,7 +62,7 @@ def test_the_whole_way(local_hub, run, tmp_path):
     assert [m.id for m in api.list_models(author="me")] == [REPO]
     assert [c.title for c in api.list_repo_commits(REPO)] == ["Publish with modality-zoo", "initial commit"]
     names = {p.name for p in (tmp_path / "copy").iterdir()}
-    assert names == {"README.md", "config.json", "curves.png", "model.safetensors", "origin.json", "picture.png", "preprocessor_config.json"}
+    assert names == {"README.md", "attention.png", "config.json", "curves.png", "model.safetensors", "neighbours.png", "origin.json", "picture.png", "preprocessor_config.json"}
     assert set(api.list_repo_files(REPO)) == names | {".gitattributes"}
     code = f"import zoo; from zoo.rehearsal import fingerprint as f; print(f(zoo.from_pretrained({REPO!r})), f(zoo.from_pretrained({REPO!r}, {commit!r})))"
     assert set(elsewhere(code, local_hub, tmp_path / "elsewhere")) == {fingerprint(zoo.from_pretrained(run))}
