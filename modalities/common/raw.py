@@ -56,6 +56,8 @@ class Kind:
     """The files that a sample on the disk consists of."""
     load: Callable[[Path], dict[str, bytes]] = read_file
     """A sample on the disk -> ending and content of the file that it is packed as."""
+    accepts: Callable[[bytes, str], bool] | None = None
+    """(content, what errors call it) -> whether a file could be of this kind, where the ending does not say it."""
 
 
 class RawSamples(ABC):
@@ -90,8 +92,14 @@ class RawSamples(ABC):
         return self.id(index)
 
     def fits(self) -> bool:
-        """Whether the first sample has a file of the kind: yes, unless a format says otherwise."""
-        return True
+        """Whether the first sample has a file of the kind, or cannot be read."""
+        try:
+            members = self.members(0)
+        except DataError:
+            return True
+        found = [ending for ending in members if ending.rpartition(".")[2] in self.kind.endings]
+        accepts = self.kind.accepts
+        return bool(found) and (accepts is None or accepts(members[found[0]], self.where(0, found[0])))
 
     def problems(self) -> dict[str, str]:
         """What is wrong beside single samples: nothing, unless a format says otherwise."""
@@ -229,7 +237,7 @@ class RawShards(RawSamples):
         return self.shards.read(index)
 
     def fits(self) -> bool:
-        return any(ending.rpartition(".")[2] in self.kind.endings for ending in self.shards.endings(0))
+        return any(ending.rpartition(".")[2] in self.kind.endings for ending in self.shards.endings(0)) and super().fits()
 
     def label(self, index: int) -> int | None:
         content = self.shards.read(index, ("cls",))

@@ -3,6 +3,7 @@
 Nothing is known of what the channels mean, so none is made of others: a file must have as many as the model reads.
 """
 
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from modalities.vision.tiff import samples_per_pixel, tiff_pixels
-from modalities.vision.values import content_of, in_unit_range, stored_array
+from modalities.vision.values import MAGIC, content_of, in_unit_range, stored_array
+from trainer.decoders import npy_header
 from trainer.errors import DataError
 from trainer.image_files import opened
 
@@ -48,6 +50,23 @@ def as_bands(raw: Any, channels: int, where: str | None = None) -> Tensor:
             f"remove or convert this one, or, for a new model, set its in_chans to {found}."
         )
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(in_unit_range(array, where), axis, 0)))
+
+
+def own_channels(content: bytes, where: str) -> int:
+    """How many channels a picture has that is read with as many: of an array, and of a tif that Pillow does not know; 0 for any other file.
+
+    Raises DataError for an array that is no picture: (H, W), or (H, W, C) or (C, H, W) with up to 13 channels.
+    """
+    if not content.startswith(MAGIC):
+        samples = samples_per_pixel(content)
+        return samples if samples == 2 or samples > 4 else 0
+    shape = npy_header(io.BytesIO(content), where)[0]
+    if len(shape) == 2:
+        return 1
+    channels = next((shape[axis] for axis in (2, 0) if len(shape) == 3 and 0 < shape[axis] <= MOST), None)
+    if channels is None:
+        raise DataError(f"{where} has the shape {shape}, which is no picture; expected (H, W), or (H, W, C) or (C, H, W) with up to {MOST} channels.")
+    return channels
 
 
 def _read(raw: Any, where: str) -> np.ndarray:

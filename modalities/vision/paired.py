@@ -21,6 +21,7 @@ from torch import Tensor
 from modalities.common.folders import PARTS, is_table
 from modalities.common.sources import Encoded
 from modalities.vision.augment_paired import shift_batch
+from modalities.vision.bands import USUAL
 from modalities.vision.files import ImageShards, open_images, require_table
 from modalities.vision.images import to_tensor
 from modalities.vision.preprocess_paired import PairedPreprocess
@@ -81,10 +82,10 @@ def in_table(table: ImageFolder, path: str, domain: str) -> Beside:
     return Beside(domain, f"{path}, column {domain}", [[place / local_copy(cell)] if isinstance(cell, str) and cell else [] for cell in cells])
 
 
-def domain_of(ending: str) -> str | None:
-    """The domain of a member of a tar by its ending: `jpg` is a picture, `depth.png` a depth map; None for anything else."""
+def domain_of(ending: str, arrays: bool = False) -> str | None:
+    """The domain of a member of a tar by its ending: `jpg` is a picture, with `arrays` also `npy`, and `depth.png` a depth map; None for anything else."""
     first, _, last = ending.rpartition(".")
-    known = EXTENSIONS if not first else ENDINGS
+    known = ENDINGS if first or arrays else EXTENSIONS
     return (first or "rgb") if (first or "rgb") in FOLDERS and f".{last}" in known else None
 
 
@@ -170,7 +171,7 @@ class PairedShards(PairedSource, ImageShards):
         place = int(self.chosen[index])
         found: dict[str, Any] = {}
         for ending in self.shards.endings(place):
-            domain = domain_of(ending)
+            domain = domain_of(ending, arrays=self.preprocess.image.channels not in USUAL)
             if domain is not None:
                 if domain in found:
                     raise DataError(f"{self.shards.where(place, ending)} is not the only {domain} of its sample. Expected one.")

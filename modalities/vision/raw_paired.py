@@ -10,6 +10,7 @@ from modalities.common.folders import is_table
 from modalities.common.raw import RawFiles, RawSamples, RawShards
 from modalities.common.sources import Encoded
 from modalities.vision import raw
+from modalities.vision.bands import USUAL, own_channels
 from modalities.vision.files import ImageTable
 from modalities.vision.images import to_tensor
 from modalities.vision.masks import BLANK
@@ -38,7 +39,7 @@ class PairedRaw(RawSamples):
         """Domain -> content of its file, of all that the sample has. DataError when there is no picture or two of one kind."""
         found: dict[str, Encoded] = {}
         for ending, content in self.members(index).items():
-            domain = domain_of(ending)
+            domain = domain_of(ending, arrays=self.kind is raw.ARRAYS)
             if domain is None:
                 continue
             if domain in found:
@@ -50,7 +51,7 @@ class PairedRaw(RawSamples):
 
     def check(self, index: int) -> Seen:
         members, maps = self.members(index), self.maps(index)
-        reader(tuple(maps)).read(maps)
+        reader(maps).read(maps)
         form, sides = self.kind.look(maps["rgb"], maps["rgb"].where)
         if "cls" in members:
             self._class(index, members["cls"])
@@ -67,8 +68,8 @@ class PairedRaw(RawSamples):
         """Domain -> picture (SIDE, SIDE, 3); of a sample that cannot be read nothing."""
         try:
             maps = self.maps(index)
-            preprocess = reader(tuple(maps))
-            fitted = preprocess.fit(preprocess.read(maps))
+            preprocess, picture = reader(maps), raw.visible(maps["rgb"], maps["rgb"].where)
+            fitted = preprocess.fit({**preprocess.read(maps), "rgb": picture})
         except DataError:
             return {}
         tensors = {domain: found if isinstance(found, Tensor) else to_tensor(found) for domain, found in fitted.items()}
@@ -79,9 +80,9 @@ class PairedRaw(RawSamples):
 class RawPairs(PairedRaw, RawFiles):
     """Files on this disk."""
 
-    def __init__(self, source: ImageFolder, form: str, maps: dict[str, Beside], inside: str = "") -> None:
+    def __init__(self, pictures: RawFiles, form: str, maps: dict[str, Beside], inside: str = "") -> None:
         """`inside`: what stands before the names of samples."""
-        super().__init__(raw.KIND, source, form)
+        super().__init__(pictures.kind, pictures.source, form)
         self.beside, self.inside = maps, inside
 
     def id(self, index: int) -> str:
@@ -114,9 +115,10 @@ class RawPairShards(PairedRaw, RawShards):
     format = "tar shards of pictures with maps"
 
 
-def reader(domains: tuple[str, ...]) -> PairedPreprocess:
-    """What reads and fits maps of any classes for looking at them."""
-    return PairedPreprocess(ImagePreprocess.default(raw.SIDE), domains, WIDEST, semseg_stride=1)
+def reader(maps: dict[str, Encoded]) -> PairedPreprocess:
+    """What reads and fits the maps of a sample, of any classes, for looking at them; the picture with channels of other numbers than 1 and 3 as they are."""
+    channels = own_channels(maps["rgb"], maps["rgb"].where)
+    return PairedPreprocess(ImagePreprocess.default(raw.SIDE, 3 if channels in (0, *USUAL) else channels), tuple(maps), WIDEST, semseg_stride=1)
 
 
 def open_raw(path: str, labelled: bool = True, classes: Sequence[str] | None = None) -> RawSamples:
@@ -124,23 +126,27 @@ def open_raw(path: str, labelled: bool = True, classes: Sequence[str] | None = N
     plain = raw.open_raw
     if is_shards(path):
         found = plain(path, labelled, classes)
-        return RawPairShards(raw.KIND, path) if any(domain_of(ending) in MAPS for ending in found.shards.endings(0)) else found
+        if not any(domain_of(ending) in MAPS for ending in found.shards.endings(0)):
+            return found
+        plain_members = [ending for ending in found.shards.endings(0) if "." not in ending]
+        return RawPairShards(raw.ARRAYS if raw.arrays_count(plain_members) else raw.KIND, path)
     if is_table(path):
         columns = FileTable(path).columns
         wanted = [domain for domain in MAPS if domain in columns]
         if not wanted:
             return plain(path, labelled, classes)
-        source = plain(path, labelled, classes).source
-        return RawPairs(source, f"table of {ImageTable.noun} files with {' and '.join(wanted)}", {domain: in_table(source, path, domain) for domain in wanted})
+        pictures = plain(path, labelled, classes)
+        maps = {domain: in_table(pictures.source, path, domain) for domain in wanted}
+        return RawPairs(pictures, f"table of {ImageTable.noun} files with {' and '.join(wanted)}", maps)
     root = Path(path)
     wanted = [domain for domain in MAPS if _has_maps(root, domain)]
     if not wanted or not any((root / name).is_dir() for name in FOLDERS["rgb"]):
         return plain(path, labelled, classes)
     place = folder_of(root, "rgb")
-    source = plain(str(place), labelled, classes).source
-    source.name = root.resolve().name
-    maps = {domain: in_folder(source.files, root, domain) for domain in wanted}
-    return RawPairs(source, f"folder of {ImageFolder.noun}s with {' and '.join(wanted)}", maps, f"{place.name}/")
+    pictures = plain(str(place), labelled, classes)
+    pictures.source.name = root.resolve().name
+    maps = {domain: in_folder(pictures.source.files, root, domain) for domain in wanted}
+    return RawPairs(pictures, f"folder of {ImageFolder.noun}s with {' and '.join(wanted)}", maps, f"{place.name}/")
 
 
 def _has_maps(root: Path, domain: str) -> bool:

@@ -25,6 +25,7 @@ from tests.small import TRAIN, recipe
 from trainer.config import replace
 from trainer.errors import ConfigError, DataError
 from zoo.cards import snippet
+from zoo.cli import main
 
 SENTINEL = ImagePreprocess.default((16, 16), 13)
 
@@ -178,3 +179,36 @@ def test_a_run_of_thirteen_channels(tmp_path, caplog):
         UnlabelledImages(str(tmp_path / "data")).build(SENTINEL)
     with pytest.raises(DataError, match=r"There are no images in .*12 x \.npy"):
         LabelledImages(str(tmp_path / "data")).build(ImagePreprocess.default(16, 3))
+
+
+def test_bands_are_shown_checked_and_packed(tmp_path, capsys, monkeypatch):
+    """Arrays with channels last and first and tifs are pictures for `zoo data` and `zoo pack` too; arrays of videos stay videos."""
+    monkeypatch.chdir(tmp_path)
+    for label, i in itertools.product("ab", range(3)):
+        (tmp_path / "data" / label).mkdir(parents=True, exist_ok=True)
+        np.save(tmp_path / "data" / label / f"{i}.npy", scene(i) if i else scene(i).transpose(2, 0, 1))
+    tif(tmp_path / "data" / "a" / "9.tif", scene(9))
+    assert main(["data", "show", "data"]) == 0
+    said = capsys.readouterr().out
+    assert "data: vision, folder of class folders, 7 samples" in said and "6 npy of 13 channels, 1 TIFF of 13 channels" in said and "shape 20 x 24" in said
+    assert len(np.unique(np.asarray(Image.open(tmp_path / "data-samples.png")).reshape(-1, 3), axis=0)) > 500
+    assert main(["data", "check", "data"]) == 0 and main(["pack", "data", "--to", "tars", "--in-order"]) == 0
+    assert main(["data", "check", "tars"]) == 0 and "7 of 7 samples are fine: 6 npy of 13" in capsys.readouterr().out
+    plain, packed = (LabelledImages(path).build_plain(SENTINEL)[0] for path in ("data", "tars"))
+    assert packed.classes == ("a", "b") and all(torch.equal(packed[i]["image"], plain[i]["image"]) for i in range(len(plain)))
+    np.save(tmp_path / "data" / "b" / "2.npy", np.full((4, 4, 13), np.nan, np.float32))
+    assert main(["data", "check", "data"]) == 1 and "b/2.npy holds 208 NaN" in capsys.readouterr().out
+    np.save(tmp_path / "data" / "b" / "2.npy", np.zeros((16, 20, 24), np.uint8))
+    assert main(["data", "check", "data"]) == 1 and "2.npy has the shape (16, 20, 24), which is no picture" in capsys.readouterr().out
+    for name in ("a/0", "a/1", "b/0", "b/1"):
+        (tmp_path / "clips" / name).parent.mkdir(parents=True, exist_ok=True)
+        np.save(tmp_path / "clips" / f"{name}.npy", np.zeros((16, 20, 24), np.uint8))
+    assert main(["data", "show", "clips"]) == 0 and "clips: video, folder of class folders" in capsys.readouterr().out
+
+
+def test_beside_other_pictures_arrays_are_not_read(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "data" / "a.png")
+    np.save(tmp_path / "data" / "features.npy", np.zeros(7))
+    assert main(["data", "check", "data"]) == 0 and "1 of 1 samples are fine: 1 PNG RGB" in capsys.readouterr().out
