@@ -20,7 +20,7 @@ from modalities.vision.data import LabelledImages
 from modalities.vision.data_segmentation import SegmentationPairs
 from modalities.vision.finetune import digits_recipe
 from modalities.vision.segment import tiny_recipe
-from tools.learning import finished, measured, show
+from tools.learning import BEST, SAME, beside_scratch, finished, show
 from trainer import config as settings
 
 RECIPE = "vision/multimae-tiny-digits"
@@ -62,11 +62,8 @@ def _one_seed(seed: int, steps: int | None, per_class: int, samples: int, rates:
         trainings["digit, with depth"] = (replace(digits, inputs=("rgb", "depth")), "accuracy")
     found = {}
     for name, (tuned, metric) in trainings.items():
-        place, scratch = folder / name.replace(", ", "-").replace(" ", "-"), replace(tuned, scratch=True)
-        found[f"{name}: pre-trained"] = measured(tuned, place / "tuned", metric)
-        same = found[f"{name}: from scratch"] = measured(scratch, place / "scratch", metric)
-        others = [measured(settings.replace(scratch, {"train.optim.lr": rate}), place / f"scratch-{rate:g}", metric) for rate in rates]
-        found[f"{name}: from scratch, best learning rate"] = max([same, *others])
+        values = beside_scratch(tuned, rates, folder / name.replace(", ", "-").replace(" ", "-"), metric)
+        found |= {f"{name}: {what}": value for what, value in zip(("pre-trained", SAME, BEST), values)}
     return found
 
 

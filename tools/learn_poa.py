@@ -16,18 +16,18 @@ import tyro
 from modalities import registry
 from modalities.common import pretrained
 from modalities.common.commandline import guarded
-from modalities.common.evaluation import Frozen, percent
+from modalities.common.evaluation import AsItIs, percent
 from modalities.vision.augment import FinetuneAugment
 from modalities.vision.data import LabelledImages
 from modalities.vision.evaluation import probed
 from modalities.vision.finetune import digits_recipe
-from tools.learning import finished, measured, show
+from tools.learning import BEST, SAME, beside_scratch, finished, show
 from trainer.config import replace
 from trainer.evaluation import measure
 
 RECIPE = "vision/poa-tiny-digits"
 WHOLE = "whole"
-PRETRAINED, SAME, BEST = "pre-trained", "from scratch, same settings", "from scratch, best learning rate"
+PRETRAINED = "pre-trained"
 KINDS = {"probe": "linear probe of frozen features", "knn": "5-NN of frozen features"}
 
 
@@ -55,15 +55,12 @@ def learn(
         for name in (WHOLE, *parts):
             size = None if name == WHOLE else name
             tuned = replace(digits_recipe(str(export), data, seed), {"size": size, "train.pictures": 0})
-            scratch = replace(tuned, {"scratch": True})
-            same = measured(scratch, to / f"{name}-scratch-{seed}")
-            others = [measured(replace(scratch, {"train.optim.lr": rate}), to / f"{name}-scratch-{seed}-{rate:g}") for rate in rates]
-            found = {f"fine-tuned, {PRETRAINED}": measured(tuned, to / f"{name}-tuned-{seed}"), SAME: same, BEST: max([same, *others])}
+            found = dict(zip((f"fine-tuned, {PRETRAINED}", SAME, BEST), beside_scratch(tuned, rates, to / f"{name}-{seed}")))
             model = pretrained.load(export).part(size)
             torch.manual_seed(seed)
             fresh = type(model)(model.config).eval()
             for start, network in ((PRETRAINED, model), ("random weights", fresh)):
-                shares = measure([probed(*data.build_plain(model.preprocess))], Frozen(network))
+                shares = measure([probed(*data.build_plain(model.preprocess))], AsItIs(network))
                 found |= {f"{words}, {start}": percent(shares[kind]) for kind, words in KINDS.items()}
             for what, value in found.items():
                 rows.setdefault(f"{name}: {what}", []).append(value)

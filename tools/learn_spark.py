@@ -14,11 +14,9 @@ from modalities.common.commandline import guarded
 from modalities.registry import find_recipe
 from modalities.vision.augment import FinetuneAugment
 from modalities.vision.data import LabelledImages
-from modalities.vision.finetune import digits_recipe
-from tools.learning import finished, measured, show
+from modalities.vision.finetune import FinetuneRecipe, digits_recipe
+from tools.learning import few_labels, finished, show
 from trainer.config import replace
-
-PRETRAINED, SAME, BEST = "fine-tuned, pre-trained by SparK", "the same network and settings from scratch", "from scratch, best learning rate"
 
 
 def learn(
@@ -37,17 +35,14 @@ def learn(
     """
     recipe = replace(find_recipe("vision/spark-tiny"), {"train.steps": steps, "train.pictures": 1})
     model = finished(recipe, to / "pretrain")
-    values: dict[str, list[float]] = {PRETRAINED: [], SAME: [], BEST: []}
-    for seed in seeds:
+
+    def tuned(seed: int) -> FinetuneRecipe:
         data = LabelledImages(
             recipe.data.path, replace(recipe.data.scenes, {"test_views": 1}), per_class=per_class, subset_seed=seed, augment=replace(FinetuneAugment.none(), {"shift": 8})
         )
-        tuned = replace(digits_recipe(str(model), data, seed), {"train.batch_size": 50, "train.steps": finetune_steps, "train.pictures": 0, "train.optim.lr": 2e-3})
-        scratch = replace(tuned, {"scratch": True})
-        values[PRETRAINED].append(measured(tuned, to / f"tuned-{seed}"))
-        values[SAME].append(measured(scratch, to / f"scratch-{seed}"))
-        others = [measured(replace(scratch, {"train.optim.lr": rate}), to / f"scratch-{seed}-{rate:g}") for rate in rates]
-        values[BEST].append(max([values[SAME][-1], *others]))
+        return replace(digits_recipe(str(model), data, seed), {"train.batch_size": 50, "train.steps": finetune_steps, "train.pictures": 0, "train.optim.lr": 2e-3})
+
+    values = few_labels(tuned, "fine-tuned, pre-trained by SparK", seeds, rates, to)
     show(f"{per_class} labels per class, {finetune_steps} steps; test accuracy in %, mean and deviation over {len(seeds)} seeds", values)
     return values
 

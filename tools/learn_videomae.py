@@ -17,14 +17,13 @@ from modalities.registry import find_recipe
 from modalities.video.augment import FinetuneAugment
 from modalities.video.data import LabelledVideos
 from modalities.video.evaluation import probed
-from modalities.video.finetune import motion_recipe
+from modalities.video.finetune import FinetuneRecipe, motion_recipe
 from modalities.video.models.videomae import VideoMAE
 from modalities.video.objectives.videomae import VideoMAEObjectiveConfig
-from tools.learning import finished, measured, show
+from tools.learning import few_labels, finished, show
 from trainer.config import replace
 from trainer.evaluation import measure
 
-PRETRAINED, SAME, BEST = "fine-tuned, pre-trained by VideoMAE", "the same network and settings from scratch", "from scratch, best learning rate"
 PROBE, RANDOM = "linear probe, pre-trained features", "linear probe, random features"
 
 
@@ -45,18 +44,19 @@ def learn(
     recipe = replace(find_recipe("video/videomae-tiny-motion"), {"train.steps": steps, "train.pictures": 1})
     export = finished(recipe, to / "pretrain")
     model = pretrained.load(export)
-    values: dict[str, list[float]] = {PRETRAINED: [], SAME: [], BEST: [], PROBE: [], RANDOM: []}
+
+    def labelled(seed: int) -> LabelledVideos:
+        return LabelledVideos(recipe.data.path, motion=recipe.data.motion, per_class=per_class, subset_seed=seed, augment=FinetuneAugment.none())
+
+    def tuned(seed: int) -> FinetuneRecipe:
+        return replace(motion_recipe(str(export), labelled(seed), seed), {"train.steps": finetune_steps, "train.pictures": 0})
+
+    values = few_labels(tuned, "fine-tuned, pre-trained by VideoMAE", seeds, rates, to) | {PROBE: [], RANDOM: []}
     for seed in seeds:
-        data = LabelledVideos(recipe.data.path, motion=recipe.data.motion, per_class=per_class, subset_seed=seed, augment=FinetuneAugment.none())
-        tuned = replace(motion_recipe(str(export), data, seed), {"train.steps": finetune_steps, "train.pictures": 0})
-        scratch = replace(tuned, {"scratch": True})
-        values[PRETRAINED].append(measured(tuned, to / f"tuned-{seed}"))
-        values[SAME].append(measured(scratch, to / f"scratch-{seed}"))
-        others = [measured(replace(scratch, {"train.optim.lr": rate}), to / f"scratch-{seed}-{rate:g}") for rate in rates]
-        values[BEST].append(max([values[SAME][-1], *others]))
         torch.manual_seed(seed)
         for name, network in ((PROBE, model), (RANDOM, VideoMAE(model.config))):
-            values[name].append(100 * measure([probed(*data.build_plain(model.preprocess))], VideoMAEObjectiveConfig().build(network))["probe"])
+            parts = labelled(seed).build_plain(model.preprocess)
+            values[name].append(100 * measure([probed(*parts)], VideoMAEObjectiveConfig().build(network))["probe"])
     show(f"{per_class} labels per class, {finetune_steps} steps; test accuracy in %, mean and deviation over {len(seeds)} seeds", values)
     return values
 

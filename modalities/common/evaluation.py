@@ -140,7 +140,7 @@ class MeanAUC:
         return result(self.source, self.task, "roc_auc", percent(value), f"mean over {which}", "%")
 
 
-class Frozen(Objective):
+class AsItIs(Objective):
     """A model that is measured as it is, for evaluators that ask for nothing but `export`."""
 
     def __init__(self, model: Model) -> None:

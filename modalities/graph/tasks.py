@@ -6,7 +6,7 @@ import torch
 from torch_geometric.data import Data
 
 from modalities.common.classification import described
-from modalities.common.evaluation import Frozen, FrozenFeatures, HeldOut, Judge, Row, results
+from modalities.common.evaluation import AsItIs, FrozenFeatures, HeldOut, Judge, Row, results
 from modalities.common.model import Model
 from modalities.graph.generated_circuits import generate, write_circuit
 from modalities.graph.data import LabelledGraphs
@@ -34,7 +34,7 @@ def evaluate(model: Model, path: str, per_class: int | None = None) -> list[Row]
     if isinstance(model, GraphMAE):
         config = GraphMAEObjectiveConfig()
         return results([probed(train, test), HeldOut(test, FEATURES, loss_in_words(config))], config.build(model))
-    return results([probed(train, test)], Frozen(model))
+    return results([probed(train, test)], AsItIs(model))
 
 
 def judge(model: Model, path: str) -> Judge:
@@ -42,7 +42,7 @@ def judge(model: Model, path: str) -> Judge:
     train, test = _parts(model, path)
     if isinstance(model, GraphClassifier):
         return Judge(train, supervised(test, False)[0], "accuracy", Supervised)
-    return Judge(train, FrozenFeatures(train, test, CLASSIFICATION, kinds=("knn",)), "knn", Frozen)
+    return Judge(train, FrozenFeatures(train, test, CLASSIFICATION, kinds=("knn",)), "knn", AsItIs)
 
 
 def _parts(model: Model, path: str, per_class: int | None = None) -> tuple[GraphSource, GraphSource]:

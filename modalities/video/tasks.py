@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from modalities.common.classification import ClassificationConfig, described
-from modalities.common.evaluation import Frozen, FrozenFeatures, Judge, Row, results
+from modalities.common.evaluation import AsItIs, FrozenFeatures, Judge, Row, results
 from modalities.common.model import Model
 from modalities.video.data import BUILT_IN, LabelledVideos, preprocess_for
 from modalities.video.evaluation import CLASSIFICATION, MultiView, probed, reconstructed, supervised
@@ -35,7 +35,7 @@ def evaluate(model: Model, path: str, per_class: int | None = None) -> list[Row]
         views = [] if path in BUILT_IN else [MultiView(test, 2 if test.preprocess.sampling == "segment" else 5)]
         return results([supervised(test), *views], ClassificationConfig.plain().build(model))
     if isinstance(model, InternVideoNext):
-        return results([probed(train, test)], Frozen(model))
+        return results([probed(train, test)], AsItIs(model))
     objective = VideoMAEObjectiveConfig().build(model)
     return results([probed(train, test), reconstructed(test, objective)], objective)
 
@@ -45,7 +45,7 @@ def judge(model: Model, path: str) -> Judge:
     train, test = _parts(model, path)
     if isinstance(model, CLASSIFIERS):
         return Judge(train, supervised(test), "accuracy", ClassificationConfig.plain().build)
-    return Judge(train, FrozenFeatures(train, test, CLASSIFICATION, kinds=("knn",)), "knn", Frozen if isinstance(model, InternVideoNext) else VideoMAEObjectiveConfig().build)
+    return Judge(train, FrozenFeatures(train, test, CLASSIFICATION, kinds=("knn",)), "knn", AsItIs if isinstance(model, InternVideoNext) else VideoMAEObjectiveConfig().build)
 
 
 def _parts(model: Model, path: str, per_class: int | None = None) -> tuple[VideoSource, VideoSource]:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from modalities.common.classification import described
 from modalities.common.classifier import Classifier
-from modalities.common.evaluation import Frozen, FrozenFeatures, Judge, Row, features, results
+from modalities.common.evaluation import AsItIs, FrozenFeatures, Judge, Row, features, results
 from modalities.common.model import Model
 from modalities.common.reconstruction import MaskedReconstruction
 from modalities.common.sheets import spread
@@ -84,7 +84,7 @@ def classifies(model: Model) -> bool:
 def build_objective(model: Model) -> Objective:
     """The paper's objective around a model without labels; around an encoder that has none, one that only shows it."""
     config = OBJECTIVES.get(model.system)
-    return config().build(model) if config else Frozen(model)
+    return config().build(model) if config else AsItIs(model)
 
 
 def draw_neighbours(model: Model, path: str, to: Path, per_class: int | None = None, queries: int = 8, neighbours: int = 7) -> Path:
@@ -193,4 +193,4 @@ def write_example(model: Model, folder: Path) -> list[str] | dict[str, list[str]
         return [str(path)]
     Image.fromarray(pixels.astype(np.uint8)).save(folder / EXAMPLES["depth"])
     Image.fromarray((pixels % model.config.semseg_classes).astype(np.uint8)).save(folder / EXAMPLES["semseg"])
-    return {domain: [str(folder / EXAMPLES[domain])] for domain in model.config.in_domains}
+    return {domain: [str(path if domain == "rgb" else folder / EXAMPLES[domain])] for domain in model.config.in_domains}

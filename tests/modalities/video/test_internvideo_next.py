@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import zoo
-from modalities.common.evaluation import Frozen, results
+from modalities.common.evaluation import AsItIs, results
 from modalities.common.golden import Golden
 from modalities.video import golden as video
 from modalities.video import motion
@@ -203,5 +203,5 @@ def test_fine_tuning_and_evaluation_know_it(tmp_path):
     assert classifier.name == "video/internvideo-next-classifier-motion"
     assert torch.equal(classifier.blocks[1].mlp.fc1.weight, model.blocks[1].mlp.fc1.weight)
     data = LabelledVideos("motion", motion=motion.MotionConfig(samples=48, test_samples=24))
-    rows = results([probed(*data.build_plain(model.preprocess))], Frozen(model))
+    rows = results([probed(*data.build_plain(model.preprocess))], AsItIs(model))
     assert [row["metric"] for row in rows] == ["accuracy", "accuracy"]

@@ -21,6 +21,7 @@ from modalities.vision.multicrop import MultiCropAugment
 from modalities.vision.preprocess import ImagePreprocess
 from modalities.vision.tasks import predict, write_example
 from modalities.vision.tiff import tiff_pixels
+from tests.modalities.vision.test_paired import write_scenes
 from tests.small import TRAIN, recipe
 from trainer.config import replace
 from trainer.errors import ConfigError, DataError
@@ -70,6 +71,11 @@ def tif(path, array, planar=False, deflated=False, predictor=1, rows=None, tile=
     head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, len(tags))
     path.write_bytes(head + entries + bytes(4) + far + b"".join(parts))
     return path
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +197,7 @@ def test_bands_are_shown_checked_and_packed(tmp_path, capsys, monkeypatch):
     assert main(["data", "show", "data"]) == 0
     said = capsys.readouterr().out
     assert "data: vision, folder of class folders, 7 samples" in said and "6 npy of 13 channels, 1 TIFF of 13 channels" in said and "shape 20 x 24" in said
-    assert len(np.unique(np.asarray(Image.open(tmp_path / "data-samples.png")).reshape(-1, 3), axis=0)) > 500
+    assert len(np.unique(pixels("data-samples.png").reshape(-1, 3), axis=0)) > 500
     assert main(["data", "check", "data"]) == 0 and main(["pack", "data", "--to", "tars", "--in-order"]) == 0
     assert main(["data", "check", "tars"]) == 0 and "7 of 7 samples are fine: 6 npy of 13" in capsys.readouterr().out
     plain, packed = (LabelledImages(path).build_plain(SENTINEL)[0] for path in ("data", "tars"))
@@ -212,3 +218,35 @@ def test_beside_other_pictures_arrays_are_not_read(tmp_path, capsys, monkeypatch
     Image.new("RGB", (8, 8)).save(tmp_path / "data" / "a.png")
     np.save(tmp_path / "data" / "features.npy", np.zeros(7))
     assert main(["data", "check", "data"]) == 0 and "1 of 1 samples are fine: 1 PNG RGB" in capsys.readouterr().out
+
+
+def test_bands_with_maps_by_the_commands(tmp_path, capsys, monkeypatch):
+    """MultiMAE on 13 channels, depth and classes; fine-tuned on two inputs, and segmenting, also from tars."""
+    monkeypatch.chdir(tmp_path)
+    root = write_scenes(tmp_path / "scenes", [f"{c}/{i}" for c in "ab" for i in range(6)])
+    for i, path in enumerate(sorted((root / "rgb").rglob("*.jpg"))):
+        np.save(path.with_suffix(".npy"), scene(i, shape=(24, 32)))
+        path.unlink()
+    assert main(["data", "show", "scenes"]) == 0
+    said = capsys.readouterr().out
+    assert "folder of images with depth and semseg, 12 samples" in said and "12 npy of 13 channels + depth + semseg" in said
+    assert len(np.unique(pixels("scenes-samples.png").reshape(-1, 3), axis=0)) > 500
+    assert main(["pack", "scenes", "--to", "tars"]) == 0 and main(["data", "check", "tars"]) == 0
+    assert "12 of 12 samples are fine: 12 npy of 13 channels + depth + semseg" in capsys.readouterr().out
+    small = ["--model.embed_dim", "16", "--model.depth", "1", "--model.num_heads", "2", "--model.decoder_dim", "16", "--model.decoder_depth", "0",
+             "--model.decoder_num_heads", "2", "--model.semseg_classes", "7", "--model.input_size", "16", "16", "--model.in_chans", "13"]  # fmt: skip
+    quick = ["--train.steps", "2", "--train.batch_size", "4", "--train.pictures", "1", "--train.workers", "0"]
+    assert main(["pretrain", "vision/multimae-tiny", "--data.path", "tars", "--to", "pre", *small, *quick]) == 0
+    model = zoo.from_pretrained("pre")
+    assert len(model.preprocess.image.mean) == 13 and model.preprocess.image.std[-1] == 1
+    pictures = ["--inputs", "rgb", "depth", "--data.augment.auto_augment", "None", "--data.augment.erase_prob", "0"]
+    assert main(["finetune", "pre", "--data.path", "scenes", "--to", "cls", *pictures, *quick]) == 0
+    classifier = zoo.from_pretrained("cls")
+    example = write_example(classifier, tmp_path)
+    assert classifier(classifier.preprocess(example)).shape == (1, 2) and "image.npy" in snippet(classifier, "cls")
+    segment = ["--task", "segmentation", "--data.class_names", *"0123456", "--data.test_fraction", "0.3"]
+    assert main(["finetune", "pre", "--data.path", "tars", "--to", "seg", "--inputs", "rgb", *segment, *quick]) == 0
+    assert main(["evaluate", "seg", "--data", "scenes"]) == 0 and "mean IoU" in capsys.readouterr().out
+    assert main(["predict", "seg", "scenes/rgb/a/0.npy", "--to", "s.png"]) == 0 and pixels("s-0.png").shape == (24, 32)
+    assert main(["predict", "pre", "scenes/rgb/a/0.npy", "--to", "p.png"]) == 0
+    assert all(pixels(path).std() > 5 for path in ("s.png", "p.png", *tmp_path.glob("*/pictures/*.png")))

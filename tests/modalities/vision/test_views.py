@@ -6,7 +6,7 @@ from PIL import Image
 
 import zoo
 from modalities import registry
-from modalities.common.evaluation import Frozen
+from modalities.common.evaluation import AsItIs
 from modalities.vision.views import POOL, most_alike
 from tests.small import pictures
 from tests.modalities.vision.test_self_distillation import TINY
@@ -26,7 +26,7 @@ def test_sheets_of_the_digits(tmp_path):
     assert views.keys() == {"attention", "neighbours"} and POOL < len(source.held_out)
     model = zoo.from_pretrained("vision/mae-tiny-digits").train()
     for name, draw in views.items():
-        draw(Frozen(model), tmp_path / f"{name}.png", "now")
+        draw(AsItIs(model), tmp_path / f"{name}.png", "now")
         with Image.open(tmp_path / f"{name}.png") as sheet:
             assert sheet.width > 5 * 128 and sheet.height > 6 * 128
     assert model.training  # as it was
