@@ -37,6 +37,7 @@ PICTURE, ANIMATION, CURVES = "picture.png", "picture.gif", "curves.png"
 VIEWS = {
     "attention": "What the class token (without one, the mean of all patches) looks at in the last block: the image, the mean of all heads laid over it, single heads",
     "neighbours": "Images (left) and those with the nearest features, with the cosine",
+    "confusion": "Test samples of each class (rows) by what the model says (columns)",
 }
 """Sheets that a run draws beside its main one -> what they show. The first part of the file names in the run, and all of it here."""
 PICTURES = (PICTURE, ANIMATION, *(f"{name}.png" for name in VIEWS), CURVES)

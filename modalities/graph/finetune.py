@@ -11,8 +11,9 @@ from typing import Literal
 
 from modalities import registry
 from modalities.common import pretrained
+from modalities.common.confusion import confusion_view
 from modalities.common.evaluation import ReportedEvaluator
-from modalities.common.run import ModelRecipe
+from modalities.common.run import Draw, ModelRecipe
 from modalities.graph.data import LabelledGraphs
 from modalities.graph.evaluation import supervised
 from modalities.graph.models.classifier import GraphClassifier
@@ -71,6 +72,10 @@ class FinetuneRecipe(ModelRecipe):
     def evaluators(self, source: GraphSource, objective: Supervised) -> list[ReportedEvaluator]:
         """Accuracy and cross-entropy on the test graphs; of several labels the mean area under the ROC curve."""
         return supervised(source.held_out, source.multi_label)
+
+    def views(self, objective: Supervised, source: GraphSource) -> dict[str, Draw]:
+        """Which classes are taken for which."""
+        return {} if source.multi_label else confusion_view(source.held_out, source.label_key)
 
 
 def default_recipe(model: str, head: str = "linear", data: str = "") -> FinetuneRecipe:

@@ -6,6 +6,7 @@ import torch
 from torch_geometric.data import Data
 
 from modalities.common.classification import described
+from modalities.common.confusion import confusion_of
 from modalities.common.evaluation import AsItIs, FrozenFeatures, HeldOut, Judge, Row, results
 from modalities.common.model import Model
 from modalities.graph.generated_circuits import generate, write_circuit
@@ -43,6 +44,14 @@ def judge(model: Model, path: str) -> Judge:
     if isinstance(model, GraphClassifier):
         return Judge(train, supervised(test, False)[0], "accuracy", Supervised)
     return Judge(train, FrozenFeatures(train, test, CLASSIFICATION, kinds=("knn",)), "knn", AsItIs)
+
+
+def draw_confusion(model: Model, path: str, to: Path) -> Path:
+    """Draw which classes of labelled graphs a classifier takes for which. ModelError for another model, or one with several labels per graph."""
+    if not isinstance(model, GraphClassifier) or model.config.multi_label:
+        raise ModelError(f"Which classes are taken for which needs a model that chooses one class for each graph, and this {model.system} does not.")
+    test = _parts(model, path)[1]
+    return confusion_of(model, test, test.label_key, to)
 
 
 def _parts(model: Model, path: str, per_class: int | None = None) -> tuple[GraphSource, GraphSource]:

@@ -16,6 +16,7 @@ from modalities import registry
 from modalities.common import pretrained
 from modalities.common.attention import attention_maps
 from modalities.common.classification import Classification, ClassificationConfig
+from modalities.common.confusion import confusion_view
 from modalities.common.evaluation import ReportedEvaluator
 from modalities.common.run import Draw, ModelRecipe
 from modalities.common.sheets import spread
@@ -111,6 +112,10 @@ class FinetuneRecipe(ModelRecipe):
             animation(rows, path.with_suffix(".gif"))
 
         return draw
+
+    def views(self, objective: Classification, source: VideoSource) -> dict[str, Draw]:
+        """Which classes are taken for which, by the middle clip of each test video."""
+        return confusion_view(source.held_out, source.label_key)
 
 
 def default_recipe(model: str, head: str = "linear", data: str = "") -> FinetuneRecipe:

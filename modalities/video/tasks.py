@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from modalities.common.classification import ClassificationConfig, described
+from modalities.common.confusion import confusion_of
 from modalities.common.evaluation import AsItIs, FrozenFeatures, Judge, Row, results
 from modalities.common.model import Model
 from modalities.video.data import BUILT_IN, LabelledVideos, preprocess_for
@@ -46,6 +47,14 @@ def judge(model: Model, path: str) -> Judge:
     if isinstance(model, CLASSIFIERS):
         return Judge(train, supervised(test), "accuracy", ClassificationConfig.plain().build)
     return Judge(train, FrozenFeatures(train, test, CLASSIFICATION, kinds=("knn",)), "knn", AsItIs if isinstance(model, InternVideoNext) else VideoMAEObjectiveConfig().build)
+
+
+def draw_confusion(model: Model, path: str, to: Path) -> Path:
+    """Draw which classes of labelled videos a classifier takes for which, by their middle clips. ModelError for another model."""
+    if not isinstance(model, CLASSIFIERS):
+        raise ModelError(f"Which classes are taken for which needs a classifier, and this is a {model.system}.")
+    test = _parts(model, path)[1]
+    return confusion_of(model, test, test.label_key, to)
 
 
 def _parts(model: Model, path: str, per_class: int | None = None) -> tuple[VideoSource, VideoSource]:

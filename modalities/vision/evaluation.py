@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from modalities.common.confusion import confusion
 from modalities.common.evaluation import BATCH, FrozenFeatures, HeldOut, MeanAUC, ReportedEvaluator, Row, percent, result
 from modalities.common.reconstruction import MaskedReconstruction
 from modalities.vision.maps import IGNORED
@@ -68,18 +69,12 @@ class Segmented(HeldOut):
             logits, labels = objective.model(batch), objective.target(batch)
             losses = objective.compare(logits, labels)
             total += float(losses.loss) * int(losses.count)
-            counts += confusion(labels, logits.argmax(dim=1), classes)
+            counts += confusion(labels, logits.argmax(dim=1), classes, IGNORED)
         labelled = max(int(counts.sum()), 1)
         return {"mean_iou": mean_iou(counts), "accuracy": int(counts.diagonal().sum()) / labelled, "loss": total / labelled}
 
     def row(self, name: str, value: float) -> Row:
         return result(self.source, self.task, "mean IoU", percent(value), unit="%") if name == "mean_iou" else super().row(name, value)
-
-
-def confusion(labels: Tensor, said: Tensor, classes: int) -> Tensor:
-    """How often each class (row) was called each other one (column), (K, K), over the labelled pixels."""
-    kept = labels != IGNORED
-    return torch.bincount(labels[kept] * classes + said[kept], minlength=classes**2).view(classes, classes)
 
 
 def mean_iou(counts: Tensor) -> float:

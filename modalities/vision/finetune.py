@@ -17,6 +17,7 @@ import torch
 
 from modalities import registry
 from modalities.common import pretrained
+from modalities.common.confusion import confusion_view
 from modalities.common.evaluation import ReportedEvaluator
 from modalities.common.run import Draw, ModelRecipe
 from modalities.common.sheets import spread
@@ -128,8 +129,9 @@ class FinetuneRecipe(ModelRecipe):
         return draw
 
     def views(self, objective: Classification | MultiLabel, source: ImageSource) -> dict[str, Draw]:
-        """Of a vision transformer: what it looks at, and which images have features alike."""
-        return encoder_views(source, self.train.seed) if isinstance(objective.model, ViTEncoder) else {}
+        """Which classes are taken for which; of a vision transformer what it looks at, and which images have features alike."""
+        looks = encoder_views(source, self.train.seed) if isinstance(objective.model, ViTEncoder) else {}
+        return looks if self.data.label_columns else looks | confusion_view(source.held_out, source.label_key)
 
 
 def default_recipe(model: str, head: str = "linear", data: str = "", preset: str = PRESETS[0], task: str = TASKS[0]) -> FinetuneRecipe | SegmentationRecipe:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from modalities.common.confusion import confusion_view
 from modalities.common.evaluation import ReportedEvaluator
 from modalities.common.run import Draw, ModelRecipe
 from modalities.common.sheets import spread
@@ -16,9 +17,10 @@ from modalities.vision.augment import PretrainAugment
 from modalities.vision.data import BUILT_IN
 from modalities.vision.data_segmentation import SegmentationPairs, training_preprocess
 from modalities.vision.evaluation import segmented
+from modalities.vision.maps import IGNORED
 from modalities.vision.objectives.segmentation import Segmentation, SegmentationConfig
 from modalities.vision.pictures_maps import segmentation_sheet
-from modalities.vision.preprocess_paired import PairedPreprocess
+from modalities.vision.preprocess_paired import KEYS, PairedPreprocess
 from modalities.vision.sources import ImageSource
 from modalities.vision.starting import starting_encoder
 from trainer.collate import stack
@@ -88,6 +90,10 @@ class SegmentationRecipe(ModelRecipe):
             segmentation_sheet(objective.model, samples, path, title)
 
         return draw
+
+    def views(self, objective: Segmentation, source: ImageSource) -> dict[str, Draw]:
+        """Which classes pixels are taken for."""
+        return confusion_view(source.held_out, KEYS["segmentation"], IGNORED)
 
 
 def segmentation_recipe(model: str, head: str = "linear", data: str = "") -> SegmentationRecipe:

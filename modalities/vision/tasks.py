@@ -9,6 +9,7 @@ from PIL import Image
 
 from modalities.common.classification import described
 from modalities.common.classifier import Classifier
+from modalities.common.confusion import confusion_of
 from modalities.common.evaluation import AsItIs, FrozenFeatures, Judge, Row, features, results
 from modalities.common.model import Model
 from modalities.common.reconstruction import MaskedReconstruction
@@ -18,6 +19,7 @@ from modalities.vision.bands import USUAL
 from modalities.vision.data import LabelledImages, preprocess_for
 from modalities.vision.data_segmentation import SegmentationPairs, training_preprocess
 from modalities.vision.evaluation import CLASSIFICATION, findings, predicted, probed, reconstructed, segmented, supervised
+from modalities.vision.maps import IGNORED
 from modalities.vision.masks import write_masks
 from modalities.vision.models.mae import MAE
 from modalities.vision.models.multi_input import EXAMPLES, MultiInputEncoder
@@ -33,7 +35,7 @@ from modalities.vision.objectives.segmentation import SegmentationConfig
 from modalities.vision.objectives.spark import SparKObjectiveConfig
 from modalities.vision.pictures import neighbour_sheet
 from modalities.vision.pictures_maps import cross_sheet, picture_of, segmentation_sheet
-from modalities.vision.preprocess_paired import PairedPreprocess
+from modalities.vision.preprocess_paired import KEYS, PairedPreprocess
 from modalities.vision.recipes.mae import draw_reconstructions
 from modalities.vision.sources import ImageSource
 from modalities.vision.views import draw_attention, most_alike
@@ -102,6 +104,16 @@ def draw_neighbours(model: Model, path: str, to: Path, per_class: int | None = N
     shown = back(torch.stack([asked[i]["image"] for i in range(len(asked))]))
     title = f"Test images of {test.name} (left) and the nearest training images by frozen features: class, cosine"
     return neighbour_sheet(shown, pictures, [test.classes[label] for label in labels], found, right, to, title)
+
+
+def draw_confusion(model: Model, path: str, to: Path) -> Path:
+    """Draw which classes of labelled images, or of their pixels, a model takes for which. ModelError for one that does not choose among classes."""
+    if isinstance(model, Segmenter):
+        return confusion_of(model, _segmentations(model, path)[1], KEYS["segmentation"], to, IGNORED)
+    if not classifies(model) or model.config.multi_label:
+        raise ModelError(f"Which classes are taken for which needs a model that chooses one class for each image or pixel, and this {model.system} does not.")
+    test = _parts(model, path)[1]
+    return confusion_of(model, test, test.label_key, to)
 
 
 def _parts(model: Model, path: str, per_class: int | None = None) -> tuple[ImageSource, ImageSource]:

@@ -72,7 +72,8 @@ def test_recipe_yaml_comes_back_as_config(pretrained_run, tmp_path):
 def test_finetune_evaluate_predict(photos, finetuned_run, capsys, tmp_path):
     model = zoo.from_pretrained(finetuned_run)
     assert model.config.class_names == ("dark", "light") and model.system == "vision/mae-vit"
-    assert main(["evaluate", str(finetuned_run), "--data", str(photos), "--to", str(tmp_path / "r.json")]) == 0
+    assert main(["evaluate", str(finetuned_run), "--data", str(photos), "--to", str(tmp_path / "r.json"), "--confusion", str(tmp_path / "c.png")]) == 0
+    assert (tmp_path / "c.png").exists() and (finetuned_run / "export" / "confusion.png").exists()
     assert json.loads((tmp_path / "r.json").read_text())[0]["metric"] == "accuracy"
     picture = next((photos / "dark").iterdir())
     assert main(["predict", str(finetuned_run), str(picture)]) == 0

@@ -16,7 +16,7 @@ from modalities.video.models.vit import VideoClassifier, VideoClassifierConfig
 from modalities.video.pictures import animation, clip_sheet, strip_sheet
 from modalities.video.preprocess import VideoPreprocess
 from modalities.video.sources import open_videos
-from modalities.video.tasks import evaluate, predict
+from modalities.video.tasks import draw_confusion, evaluate, predict
 from tests.modalities.video.references import moving
 from trainer.config import replace
 from trainer.errors import ConfigError, DataError, ModelError
@@ -60,8 +60,12 @@ def test_finetuning_and_what_follows(pretrained_run, videos, tmp_path, capsys):
     assert main(["finetune", str(pretrained_run), "--data.path", *arguments, "--to", str(tmp_path / "f")]) == 0
     model = zoo.from_pretrained(tmp_path / "f")
     assert model.system == "video/videomae-vit" and model.config.class_names == ("back", "forth") and list((tmp_path / "f" / "pictures").glob("*.png"))
+    assert "confusion.png" in (tmp_path / "f" / "export" / "README.md").read_text() and "confusion, step 4" in (tmp_path / "f" / "report.html").read_text()
     details = [row["detail"] for row in evaluate(model, str(videos))]
     assert "mean over 5 clips x 3 crops" in details
+    draw_confusion(model, str(videos), tmp_path / "c.png")
+    with pytest.raises(ModelError, match="needs a classifier, and this is a video/videomae"):
+        draw_confusion(zoo.from_pretrained(pretrained_run), str(videos), tmp_path / "d.png")
     said = predict(model, [videos / "forth" / "0.npy"], None)
     assert "forth" in said and "back" in said and "%" in said
     assert main(["predict", str(pretrained_run), str(videos / "forth" / "0.npy"), "--to", str(tmp_path / "p.png")]) == 0
