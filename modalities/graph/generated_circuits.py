@@ -8,9 +8,10 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from modalities.graph.circuit_timing import Arrays, analyse
-from modalities.graph.circuits import AXIS, CELL_FEATURES, CORNERS, TABLES
+from modalities.graph.circuits import AXIS, CELL_FEATURES, CORNERS, PIN_FEATURES, TABLES
 from trainer.errors import ConfigError
 
 INPUTS = (1, 1, 2, 2, 2, 3)
@@ -71,41 +72,46 @@ def library() -> tuple[Gate, ...]:
 def generate(number: int, config: CircuitsConfig = CircuitsConfig(), seed: int = 0) -> Arrays:
     """One circuit, as `CircuitPreprocess` takes it, with all labels, and `required` (N, 4) and `endpoint` (N,) for slacks.
 
-    It follows from (seed, number) alone. Signals that nothing else uses go to primary outputs, which are the end points.
+    It follows from (seed, number) alone. Pins are numbered: primary inputs, inputs of gates, outputs of gates, primary outputs. Signals that nothing
+    else uses go to primary outputs, which are the end points.
     """
     rng = np.random.default_rng((seed, number))
     gates = int(rng.integers(config.gates, 2 * config.gates + 1))
-    kinds = rng.integers(len(INPUTS), size=gates)
-    drivers: list[tuple[int, np.ndarray]] = []
-    features: list[np.ndarray] = []
-    places: list[np.ndarray] = []
-    nets: list[tuple[int, int]] = []
-    cells: list[tuple[int, int]] = []
-    tables: list[np.ndarray] = []
+    kinds, places = rng.integers(len(INPUTS), size=gates), rng.random((config.inputs + gates, 2))
+    gate = np.repeat(np.arange(gates), np.array(INPUTS)[kinds])  # of each input pin
+    order = np.arange(len(gate)) - np.searchsorted(gate, gate)  # which of its gate's inputs it is
+    signal = _wired(rng, places, config, gate)
+    unused = np.setdiff1d(np.arange(len(places)), signal)
+    entries, ends = len(gate), len(unused)
+    driver = np.where(np.arange(len(places)) < config.inputs, 0, entries) + np.arange(len(places))  # the pin of each signal
+    entry, end = config.inputs + np.arange(entries), len(places) + entries + np.arange(ends)
+    place = np.concatenate([places[: config.inputs], places[config.inputs + gate], places[config.inputs :], rng.random((ends, 2))])
+    x = np.zeros((len(place), PIN_FEATURES))
+    x[: config.inputs, 0] = x[end, 0] = x[driver, 1] = 1
+    x[:, 2:4], x[:, 4:6] = place, 1 - place
+    capacitances, arcs = (np.concatenate([getattr(kind, name) for kind in library()]) for name in ("capacitance", "arcs"))
+    row = np.concatenate([[0], np.cumsum(INPUTS)[:-1]])[kinds[gate]] + order
+    x[entry, 6:], x[end, 6:] = capacitances[row], 0.05
+    nets = np.stack([driver[np.concatenate([signal, unused])], np.concatenate([entry, end])])
+    cells = np.stack([entry, driver[config.inputs + gate]])
+    return _timed(x, place, nets, cells, arcs.astype(np.float32)[row], rng)
 
-    def pin(place: np.ndarray, port: bool, drives: bool, capacitance: np.ndarray | float = 0.0) -> int:
-        features.append(np.concatenate([[port, drives], place, 1 - place, np.broadcast_to(capacitance, CORNERS)]))
-        places.append(place)
-        return len(features) - 1
 
-    for _ in range(config.inputs):
-        place = rng.random(2)
-        drivers.append((pin(place, True, True), place))
-    for kind in kinds:
-        place, gate = rng.random(2), library()[kind]
-        ways = np.array([np.abs(place - there).sum() for _, there in drivers])
-        likely = np.exp(-ways / config.near)
-        chosen = rng.choice(len(drivers), size=len(gate.arcs), p=likely / likely.sum())
-        entries = [pin(place, False, False, capacitance) for capacitance in gate.capacitance]
-        nets += [(drivers[which][0], entry) for which, entry in zip(chosen, entries)]
-        out = pin(place, False, True)
-        cells += [(entry, out) for entry in entries]
-        tables += list(gate.arcs)
-        drivers.append((out, place))
-    used = {driver for driver, _ in nets}
-    ends = [driver for driver, _ in drivers if driver not in used]
-    nets += [(driver, pin(rng.random(2), True, False, 0.05)) for driver in ends]
-    return _timed(np.array(features), np.array(places), np.array(nets).T, np.array(cells).T, np.array(tables), rng)
+def _wired(rng: np.random.Generator, places: np.ndarray, config: CircuitsConfig, gate: np.ndarray) -> np.ndarray:
+    """Which signal (a primary input, else a gate's output, by its row in `places`) each input pin takes, (P,); `gate` (P,) says whose pin it is.
+
+    Gates come in groups, each a quarter as large as all before it, and take their signals from those before their group, so there is no cycle. A pin takes the
+    signal that is nearest to a random point around its gate, so most wires are short.
+    """
+    signal = np.empty(len(gate), dtype=np.int64)
+    wanted = places[config.inputs + gate] + rng.laplace(scale=config.near / 2, size=(len(gate), 2))
+    known = config.inputs
+    while known < len(places):
+        after = min(known + max(known // 4, 1), len(places))
+        pins = slice(*np.searchsorted(gate, [known - config.inputs, after - config.inputs]))
+        signal[pins] = cKDTree(places[:known]).query(wanted[pins], p=1)[1]
+        known = after
+    return signal
 
 
 def write_circuit(circuit: Arrays, path: Path) -> Path:
