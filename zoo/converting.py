@@ -42,6 +42,8 @@ ALLOWED = {
 """Everything that a pickle may name."""
 WITHIN = ("model", "module", "teacher")
 """Under which key of a file the weights may lie (of a self-distilled model the teacher's are published)."""
+NETWORKS = ("encoder", "decoder", "model")
+"""Networks that a file may hold beside each other, each under its key: with an `encoder` all of them are taken, and their keys become the first part of the names."""
 LARGEST_PICKLE = 64 * 2**20
 """Bytes of the pickle proper, without the tensors, of which a file may hold so many."""
 
@@ -138,7 +140,11 @@ def globals_of(data: bytes) -> set[str]:
 
 def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
     """The weights in what a pickle held. Each must be an ordinary tensor that fills the memory it claims."""
-    state = next((content[key] for key in WITHIN if key in content), content) if isinstance(content, Mapping) else content
+    if isinstance(content, Mapping) and isinstance(content.get("encoder"), Mapping):
+        networks = {key: content[key] for key in NETWORKS if isinstance(content.get(key), Mapping)}
+        state: Any = {f"{key}.{name}": tensor for key, network in networks.items() for name, tensor in network.items()}
+    else:
+        state = next((content[key] for key in WITHIN if key in content), content) if isinstance(content, Mapping) else content
     if isinstance(state, Mapping) and isinstance(state.get("config"), Mapping):  # SparK keeps its arguments among the weights, which tell them as well
         state = {name: tensor for name, tensor in state.items() if name != "config"}
     if not isinstance(state, Mapping) or not state:

@@ -13,12 +13,12 @@ def predict(
     name: tyro.conf.Positional[str], files: tyro.conf.Positional[tuple[Path, ...]], /, to: Path | None = None, attention: bool = False, size: str | None = None, horizon: int | None = None
 ) -> None:
     """Apply a model to files: a classifier names classes, a masked auto-encoder draws reconstructions, a segmenter writes a mask for each picture, a forecasting model
-    writes a table and a picture of what comes, a model that only gives features draws its attention.
+    writes a table and a picture of what comes, one of circuits a table and a picture of times and slacks, a model that only gives features draws its attention.
 
     Args:
         name: Folder or name of the model.
         files: Files to read.
-        to: Where a picture or table goes. Default: reconstruction.png, segmentation.png, attention.png, forecast.csv with forecast.png. Masks of a segmenter lie beside it.
+        to: Where a picture or table goes. Default: reconstruction.png, segmentation.png, attention.png, forecast.csv with forecast.png, timing.csv with timing.png. Masks of a segmenter lie beside it.
         attention: Draw what the class token of a vision transformer looks at, whatever else the model can do.
         size: Of an elastic model the part to apply: small, base, large, or width_depth as in 384_12. Default: the whole.
         horizon: Steps ahead, of a forecasting model. Default: what is usual for the sampling interval of the series.

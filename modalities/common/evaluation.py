@@ -57,23 +57,23 @@ class HeldOut:
     """The objective on held-out samples: `loss`, and those of its parts that `shares` names (of a classifier: accuracy).
 
     Both are means over the samples, or over what the objective says it counts; a share is one of right ones among all.
-    `source` has a `name`. `task` is the Hub's name of the task, `what` says in words what the loss is.
+    `source` has a `name`. `task` is the Hub's name of the task, `what` says in words what the loss is; `batch` samples go forward at a time.
     """
 
-    def __init__(self, source: Source, task: str, what: str, shares: Sequence[str] = ()) -> None:
-        self.source, self.task, self.what = source, task, what
+    def __init__(self, source: Source, task: str, what: str, shares: Sequence[str] = (), batch: int = BATCH) -> None:
+        self.source, self.task, self.what, self.batch = source, task, what, batch
         self.name = f"{what} on {source.name}"
         self.higher_is_better = {**dict.fromkeys(shares, True), "loss": False}
 
     def __call__(self, objective: Objective) -> dict[str, float]:
         device = next(objective.parameters()).device
         totals, weight, left = dict.fromkeys(self.higher_is_better, 0.0), 0.0, len(self.source)
-        for batch in ordered_batches(self.source, BATCH):
+        for batch in ordered_batches(self.source, self.batch):
             losses = objective(to_device(batch, device))
-            found, count = {**losses.parts, "loss": losses.loss}, min(BATCH, left) if losses.count is None else losses.count
+            found, count = {**losses.parts, "loss": losses.loss}, min(self.batch, left) if losses.count is None else losses.count
             *values, count = torch.stack([torch.as_tensor(v, device=device).float() for v in (*(found[name] for name in totals), count)]).tolist()
             totals = {name: total + value * count for (name, total), value in zip(totals.items(), values)}
-            weight, left = weight + count, left - BATCH
+            weight, left = weight + count, left - self.batch
         # A share is a whole number / count: rounding takes out float32's error, which would pass for a tiny progress.
         return {name: (total if name == "loss" else round(total)) / weight for name, total in totals.items()}
 

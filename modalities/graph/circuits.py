@@ -8,7 +8,9 @@ cell_index (2, A)    arcs through cells, from an input pin to an output pin;  ce
 level (N,)           int64, topological level of each pin
 timing (N, 8)        4 arrival times and 4 log-slews; needed at the primary inputs, a label elsewhere
 net_delays (N, 4)    log-delays of the wire that ends at a pin;  cell_delays (A, 4): labels, as `CircuitPreprocess` makes them
-valid (N,)           1 where a pin is labelled, else 0
+labelled (N,)        1 where `timing` is a label, else 0
+required (N, 4)      when signals must be there: not before (early corners), not after (late ones); NaN where nothing is asked
+valid (N,)           of a part of a circuit (`circuit_parts`), 1 for its own pins, 0 for those around them; else absent
 """
 
 import math
@@ -31,6 +33,8 @@ TIMES = 2 * CORNERS
 """Arrival times and log-slews of a pin."""
 EDGE_FEATURES = 2 + TABLES + NET_FEATURES
 """Of an edge that the auto-encoder sees: which kind it is, means of the tables, dx and dy."""
+PINS, NETS, CELLS = ("x", "level", "timing", "labelled", "required", "net_delays"), ("net_attr",), ("cell_attr", "cell_delays")
+"""Entries of a circuit with a row for each pin, wire and cell arc."""
 
 
 def require_circuit(batch: Batch) -> Batch:
@@ -55,7 +59,12 @@ def tables(cell_attr: Tensor) -> tuple[Tensor, Tensor]:
     """
     header = cell_attr[:, :HEADER].unflatten(1, (TABLES, 1 + 2 * AXIS))
     first, second = header[..., 1 : 1 + AXIS], header[..., 1 + AXIS :]
-    return (first[..., :, None] * second[..., None, :]).flatten(2), cell_attr[:, HEADER:].unflatten(1, (TABLES, AXIS * AXIS))
+    return (first[..., :, None] * second[..., None, :]).flatten(2), table_values(cell_attr)
+
+
+def table_values(cell_attr: Tensor) -> Tensor:
+    """Of arcs (A, 512) the values of all lookup tables, (A, 8, 49), row by row."""
+    return cell_attr[:, HEADER:].unflatten(1, (TABLES, AXIS * AXIS))
 
 
 def primary_inputs(batch: Batch) -> Tensor:
@@ -73,7 +82,7 @@ def plain_edges(batch: Batch) -> tuple[Tensor, Tensor]:
     """All edges (2, E) as of one kind, and their features (E, 12): wires, arcs, then both turned round with the negative features."""
     nets, cells = batch["net_attr"], batch["cell_attr"]
     wires = torch.cat([nets.new_tensor([0.0, 1.0]).expand(len(nets), -1), nets.new_zeros(len(nets), TABLES), nets], dim=1)
-    arcs = torch.cat([cells.new_tensor([1.0, 0.0]).expand(len(cells), -1), tables(cells)[1].mean(dim=2), cells.new_zeros(len(cells), NET_FEATURES)], dim=1)
+    arcs = torch.cat([cells.new_tensor([1.0, 0.0]).expand(len(cells), -1), table_values(cells).mean(dim=2), cells.new_zeros(len(cells), NET_FEATURES)], dim=1)
     edges, features = torch.cat([batch["net_index"], batch["cell_index"]], dim=1), torch.cat([wires, arcs])
     return torch.cat([edges, edges.flip(0)], dim=1), torch.cat([features, -features])
 

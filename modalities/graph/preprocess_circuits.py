@@ -25,6 +25,8 @@ GRAPH = {"x": PIN_FEATURES, "net_attr": NET_FEATURES, "cell_attr": CELL_FEATURES
 """Arrays that every circuit has -> columns."""
 LABELS = {"arrival": "x", "slew": "x", "net_delay": "x", "cell_delay": "cell_attr"}
 """Arrays of 4 columns -> the array that has as many rows."""
+ASKED = ("required", "endpoint")
+"""Arrays that slacks are counted from."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class CircuitPreprocess(Preprocess):
 
     A raw circuit is a `Data`, a dict of arrays or an .npz file of them: `x`, `net_index`, `net_attr`, `cell_index`, `cell_attr`, and in their own units
     `arrival` and `slew` (N, 4), which must be known at the primary inputs and may be NaN elsewhere, and for training `net_delay` (N, 4) and `cell_delay` (A, 4).
+    For slacks: `required` (N, 4), NaN or beyond 1e20 where nothing is asked, and perhaps `endpoint` (N,), which pins count.
     """
 
     type: ClassVar[str] = "circuit"
@@ -61,7 +64,10 @@ class CircuitPreprocess(Preprocess):
         lacking = (primary_inputs({"x": x}) & ~known).nonzero()
         if len(lacking):
             raise DataError(f"{where}: pin {int(lacking[0])} is a primary input without arrival time or slew (not negative). They must be given there, since all other times follow from them.")
-        made.valid, made.timing = known.float(), times.where(known[:, None], times.new_zeros(()))
+        made.labelled, made.timing = known.float(), times.where(known[:, None], times.new_zeros(()))
+        required = found.get("required", torch.full_like(found["arrival"], torch.nan))
+        asked = (required.abs() < UNSET) & found.get("endpoint", torch.ones(len(x), dtype=torch.bool))[:, None]
+        made.required = required.masked_fill(~asked, torch.nan)
         if "net_delay" in found:
             made.net_delays = (SMALLEST + found["net_delay"]).log() + DELAY_SHIFT
         if "cell_delay" in found:
@@ -88,11 +94,11 @@ def _arrays(raw: Any, where: str) -> dict[str, Tensor]:
     if not isinstance(raw, dict):
         raise DataError(f"{where} is a {type(raw).__name__}; expected a torch_geometric Data, an .npz file or a dict with the arrays of a circuit.")
     found = {}
-    for key in (*GRAPH, "net_index", "cell_index", *LABELS):
+    for key in (*GRAPH, "net_index", "cell_index", *LABELS, *ASKED):
         if raw.get(key) is None:
             continue
         value = raw[key] if isinstance(raw[key], Tensor) else torch.from_numpy(np.asarray(raw[key]))
-        found[key] = value.float() if value.is_floating_point() or not key.endswith("_index") else value.long()
+        found[key] = value > 0.5 if key == "endpoint" else value.float() if value.is_floating_point() or not key.endswith("_index") else value.long()
     return found
 
 
@@ -106,6 +112,7 @@ def _checked(found: dict[str, Tensor], where: str) -> dict[str, Tensor]:
         raise DataError(f"{where} has no pins. Leave empty circuits out.")
     rows = {"x": pins, **{f"{kind}_attr": found[f"{kind}_index"].shape[-1] for kind in ("net", "cell")}}
     wanted = {**{key: (rows[key], width) for key, width in GRAPH.items()}, **{key: (rows[of], CORNERS) for key, of in LABELS.items()}}
+    wanted |= {"required": (pins, CORNERS), "endpoint": (pins,)}
     for key, shape in wanted.items():
         if key in found and tuple(found[key].shape) != shape:
             raise DataError(f"{where}: {key} must have the shape {shape}, found {tuple(found[key].shape)}.")

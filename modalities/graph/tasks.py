@@ -9,10 +9,11 @@ from modalities.common.classification import described
 from modalities.common.confusion import confusion_of
 from modalities.common.evaluation import AsItIs, FrozenFeatures, HeldOut, Judge, Row, results
 from modalities.common.model import Model
-from modalities.graph.generated_circuits import generate, write_circuit
+from modalities.graph import circuit_tasks
 from modalities.graph.data import LabelledGraphs
 from modalities.graph.evaluation import CLASSIFICATION, FEATURES, loss_in_words, probed, supervised
 from modalities.graph.files import write_graph
+from modalities.graph.generated_circuits import generate, write_circuit
 from modalities.graph.models.classifier import GraphClassifier
 from modalities.graph.models.circuit_autoencoder import CircuitModel
 from modalities.graph.models.encoder import GraphEncoder
@@ -27,8 +28,10 @@ from trainer.errors import ModelError
 def evaluate(model: Model, path: str, per_class: int | None = None) -> list[Row]:
     """Results on labelled graphs: a classifier's accuracy and loss, else probe and 5-NN on frozen features and, of a masked auto-encoder, its loss.
 
-    `path` is a set of graphs as in the recipes, `per_class` limits the labelled training graphs.
+    `path` is a set of graphs as in the recipes, `per_class` limits the labelled training graphs. Models of circuits: see `circuit_tasks`.
     """
+    if isinstance(model, CircuitModel):
+        return circuit_tasks.evaluate(_able_to_read(model), path, per_class)
     train, test = _parts(model, path, per_class)
     if isinstance(model, GraphClassifier):
         return results(supervised(test, model.config.multi_label), Supervised(model))
@@ -59,16 +62,23 @@ def _parts(model: Model, path: str, per_class: int | None = None) -> tuple[Graph
     if not isinstance(model, GraphEncoder):
         raise ModelError(f"zoo evaluate does not know what to measure on a {type(model).__name__}.")
     data = LabelledGraphs(path, per_class=per_class)
-    if model.preprocess is None:
-        raise ModelError("This model has no preprocessor_config.json, so it cannot read graphs. Export it with its preprocessing.")
+    _able_to_read(model)
     classes = model.config.class_names or None if isinstance(model, GraphClassifier) else None
     return data.build_plain(model.preprocess, classes)
 
 
-def predict(model: Model, files: list[Path], to: Path | None) -> str:
-    """What the model says of graph files, as text. A masked auto-encoder draws them to `to`, hidden nodes coloured by their error."""
+def _able_to_read(model: Model) -> Model:
+    """The model itself, or ModelError when it has no preprocessing."""
     if model.preprocess is None:
-        raise ModelError("This model has no preprocessor_config.json, so it cannot read files. Export it with its preprocessing.")
+        raise ModelError("This model has no preprocessor_config.json, so it cannot read graphs. Export it with its preprocessing.")
+    return model
+
+
+def predict(model: Model, files: list[Path], to: Path | None) -> str:
+    """What the model says of graph files, as text. A masked auto-encoder draws them to `to`, hidden nodes coloured by their error; PreRoutGNN writes a table of times."""
+    _able_to_read(model)
+    if isinstance(model, CircuitModel):
+        return circuit_tasks.predict(model, files, to)
     batch = model.preprocess([str(f) for f in files])
     if isinstance(model, GraphClassifier):
         if model.config.level == "node":

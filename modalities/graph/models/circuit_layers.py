@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from modalities.graph.models.blocks import in_blocks
 from modalities.graph.models.messages import pool_nodes, scatter_sum
 
 SLOPE = 0.2
@@ -28,6 +29,12 @@ def along(x: Tensor, edges: Tensor, features: Tensor | None = None) -> Tensor:
     return torch.cat(ends if features is None else [*ends, features], dim=1)
 
 
+def gated(made: Tensor) -> Tensor:
+    """(E, 1 + D), a gate and what goes through it -> (E, D)."""
+    gate, messages = made.tensor_split([1], dim=1)
+    return gate.sigmoid() * messages
+
+
 class GatedConv(nn.Module):
     """Messages along edges, each times a gate of its own; their mean, sum, least and largest and the node itself give the new node."""
 
@@ -38,11 +45,11 @@ class GatedConv(nn.Module):
 
     def forward(self, x: Tensor, edges: Tensor, features: Tensor) -> Tensor:
         """(N, inner), (2, E), (E, edge) -> (N, outer). A node without incoming edges receives zeros."""
-        gate, messages = self.message(along(x, edges, features)).tensor_split([1], dim=1)
-        mean, total, least, largest = (gate.sigmoid() * messages).chunk(4, dim=1)
+        messages = in_blocks(lambda rows: gated(self.message(along(x, edges[:, rows], features[rows]))), len(features))
+        mean, total, least, largest = messages.chunk(4, dim=1)
         target, size = edges[1], len(x)
         pooled = [pool_nodes(mean, target, size, "mean"), scatter_sum(total, target, size), -pool_nodes(-least, target, size, "max"), pool_nodes(largest, target, size, "max")]
-        return self.reduce(torch.cat([x, *pooled], dim=1))
+        return in_blocks(lambda rows: self.reduce(torch.cat([part[rows] for part in (x, *pooled)], dim=1)), size)
 
 
 class GatedStack(nn.Module):
@@ -74,11 +81,12 @@ class NetConv(nn.Module):
 
     def forward(self, x: Tensor, wires: Tensor, features: Tensor, drivers: Tensor) -> Tensor:
         """(N, width), (2, W), (W, 2), numbers (M,) of the pins that drive nets -> (N, width); other pins that no wire reaches get zeros."""
-        heard = scatter_sum(self.to_sinks(along(x, wires, features)), wires[1], len(x))
-        gate, messages = self.to_drivers(along(x, wires.flip(0), -features)).tensor_split([1], dim=1)
-        total, largest = (gate.sigmoid() * messages).chunk(2, dim=1)
+        heard = scatter_sum(in_blocks(lambda rows: self.to_sinks(along(x, wires[:, rows], features[rows])), len(features)), wires[1], len(x))
+        told = in_blocks(lambda rows: gated(self.to_drivers(along(x, wires[:, rows].flip(0), -features[rows]))), len(features))
+        total, largest = told.chunk(2, dim=1)
         pooled = torch.cat([x, scatter_sum(total, wires[0], len(x)), pool_nodes(largest, wires[0], len(x), "max")], dim=1)
-        return heard.index_copy(0, drivers, self.drivers(pooled.index_select(0, drivers)).to(heard.dtype))
+        made = in_blocks(lambda rows: self.drivers(pooled.index_select(0, drivers[rows])), len(drivers))
+        return heard.index_copy(0, drivers, made.to(heard.dtype))
 
 
 class TableAttention(nn.MultiheadAttention):

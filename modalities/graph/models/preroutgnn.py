@@ -16,7 +16,8 @@ from modalities.common.loading import Change, Rule
 from modalities.common.model import Model
 from modalities.graph.circuits import CORNERS, NET_FEATURES, TABLES, TIMES, primary_inputs, tables
 from modalities.graph.models.circuit_autoencoder import CircuitAutoEncoder, CircuitAutoEncoderConfig, CircuitModel
-from modalities.graph.models.circuit_layers import SLOPE, NetConv, TableAttention, along, mlp
+from modalities.graph.models.blocks import in_blocks
+from modalities.graph.models.circuit_layers import SLOPE, NetConv, TableAttention, along, gated, mlp
 from modalities.graph.models.layers import require_heads
 from modalities.graph.models.messages import pool_nodes, scatter_sum
 from trainer.errors import ConfigError
@@ -96,7 +97,7 @@ class Propagation(nn.Module):
             if wires.number.numel():
                 times = times.index_copy(0, *self._through_nets(before, x, wires))
             if cells.number.numel():
-                pins, found, delay = self._through_cells(before, x, cells, arcs.index_select(0, cells.number))
+                pins, found, delay = self._through_cells(before, x, cells, arcs)
                 times, delays = times.index_copy(0, pins, found), delays.index_copy(0, cells.number, delay)
         return times, delays
 
@@ -104,18 +105,26 @@ class Propagation(nn.Module):
         """(pins (M,), their times (M, 8)) at the ends of wires: those of the driver and what the wire adds."""
         pins, place = wires.ends[1].unique(return_inverse=True)
         driver = before.index_select(0, wires.ends[0])
-        added = self.net_arc(torch.cat([driver, along(x, wires.ends)], dim=1))
+        added = in_blocks(lambda rows: self.net_arc(torch.cat([driver[rows], along(x, wires.ends[:, rows])], dim=1)), len(driver))
         return pins, scatter_sum(added.to(driver.dtype) + driver, place, len(pins))
 
     def _through_cells(self, before: Tensor, x: Tensor, arcs: Arcs, attr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(pins (M,), their times (M, 8), delays (E, 4) of the arcs) at the outputs of cells."""
+        """(pins (M,), their times (M, 8), delays (E, 4) of the arcs) at the outputs of cells; `attr` (A, 512) are the tables of all arcs."""
+
+        def through(rows: slice) -> Tensor:
+            """(E, 2 * pool_dim + 4): what the outputs hear of some arcs, and the delays of these."""
+            ends = arcs.ends[:, rows]
+            known = torch.cat([before.index_select(0, ends[0]), along(x, ends)], dim=1)
+            entries = tables(attr.index_select(0, arcs.number[rows]))
+            read = self.attention(self.query(known).unflatten(1, (TABLES, self.table_dim)), *entries).flatten(1)
+            heard, delay = self.cell_arc(torch.cat([known, read], dim=1)).tensor_split([-CORNERS], dim=1)
+            return torch.cat([gated(heard), delay], dim=1)
+
         pins, place = arcs.ends[1].unique(return_inverse=True)
-        known = torch.cat([before.index_select(0, arcs.ends[0]), along(x, arcs.ends)], dim=1)
-        read = self.attention(self.query(known).unflatten(1, (TABLES, self.table_dim)), *tables(attr)).flatten(1)
-        gate, messages, delay = self.cell_arc(torch.cat([known, read], dim=1)).tensor_split([1, -CORNERS], dim=1)
-        total, largest = (gate.sigmoid() * messages).chunk(2, dim=1)
-        pooled = [scatter_sum(total, place, len(pins)), pool_nodes(largest, place, len(pins), "max")]
-        times = self.cell_end(torch.cat([x.index_select(0, pins), *pooled], dim=1))
+        heard, delay = in_blocks(through, len(place)).tensor_split([-CORNERS], dim=1)
+        total, largest = heard.chunk(2, dim=1)
+        ends = (x.index_select(0, pins), scatter_sum(total, place, len(pins)), pool_nodes(largest, place, len(pins), "max"))
+        times = in_blocks(lambda rows: self.cell_end(torch.cat([part[rows] for part in ends], dim=1)), len(pins))
         return pins, times.to(before.dtype), delay.to(before.dtype)
 
 

@@ -44,7 +44,7 @@ class CircuitReconstruction(Objective):
 
     def error(self, decoded: Tensor, batch: Batch) -> Tensor:
         """Of decoded pins (N, 10)."""
-        return over_pins(decoded, batch["x"], batch)
+        return over_pins(decoded, batch["x"], batch.get("valid"))
 
     @staticmethod
     def divergence(latent: Tensor) -> Tensor:
@@ -56,7 +56,9 @@ class CircuitReconstruction(Objective):
         return self.model
 
 
-def over_pins(found: Tensor, true: Tensor, batch: Batch) -> Tensor:
-    """Squared error of (N, D), the mean over columns and all pins; those that are not `valid` add nothing."""
+def over_pins(found: Tensor, true: Tensor, *counted: Tensor | None) -> Tensor:
+    """Squared error of (N, D), the mean over columns and all pins; those that are 0 in one of `counted` (N,) add nothing."""
     each = (found.float() - true.float()).square().mean(dim=1)
-    return (each * batch["valid"]).mean() if "valid" in batch else each.mean()
+    for share in counted:
+        each = each if share is None else each * share
+    return each.mean()

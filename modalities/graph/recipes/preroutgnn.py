@@ -1,27 +1,29 @@
 """Recipes of PreRoutGNN: the auto-encoder of circuits, and the timing network on it."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeVar
-
-import torch
 
 from modalities import registry
 from modalities.common import pretrained
-from modalities.common.evaluation import HeldOut, ReportedEvaluator, Row, result
-from modalities.common.run import ModelRecipe
+from modalities.common.evaluation import HeldOut, ReportedEvaluator
+from modalities.common.run import Draw, ModelRecipe
+from modalities.graph.circuit_evaluation import timing_evaluators
+from modalities.graph.circuit_pictures import draw_timing
 from modalities.graph.circuit_sets import CircuitSet, CircuitSource
-from modalities.graph.circuits import CORNERS
 from modalities.graph.evaluation import FEATURES
 from modalities.graph.models.circuit_autoencoder import CircuitAutoEncoder, CircuitAutoEncoderConfig
 from modalities.graph.models.preroutgnn import PreRoutGNN, PreRoutGNNConfig
 from modalities.graph.objectives.circuit_reconstruction import CircuitReconstruction, CircuitReconstructionConfig
 from modalities.graph.objectives.timing import TimingConfig, TimingObjective
-from modalities.graph.preprocess import collate
 from modalities.graph.recipes.base import adam
 from trainer.config import replace
 from trainer.errors import ConfigError
+from trainer.schedule import ScheduleConfig
 
 C = TypeVar("C", bound=CircuitAutoEncoderConfig)
+PICTURES = 4
+"""Circuits in a picture."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class CircuitAutoEncoderRecipe(ModelRecipe):
 
     def evaluators(self, source: CircuitSource, objective: CircuitReconstruction) -> list[ReportedEvaluator]:
         """The loss on held-out circuits."""
-        return [] if source.held_out is None else [HeldOut(source.held_out, FEATURES, "squared error of pins")]
+        return [] if source.held_out is None else [HeldOut(source.held_out, FEATURES, "squared error of pins", batch=1)]
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,10 @@ class PreRoutGNNRecipe(ModelRecipe):
     def build(self) -> tuple[CircuitSource, TimingObjective]:
         model = self._model()
         model.name = self.recipe
-        return self.data.build(model.preprocess), self.objective.build(model)
+        source = self.data.build(model.preprocess)
+        if source.divided and not self.objective.teacher:
+            raise ConfigError("objective.teacher=False carries times from level to level through whole circuits, and circuits here are divided into parts. Set data.parts.pins to 0, or keep the teacher.")
+        return source, self.objective.build(model)
 
     def _model(self) -> PreRoutGNN:
         if not self.encoder:
@@ -74,31 +79,18 @@ class PreRoutGNNRecipe(ModelRecipe):
         return PreRoutGNN.built_on(coder, self.model)
 
     def evaluators(self, source: CircuitSource, objective: TimingObjective) -> list[ReportedEvaluator]:
-        """The loss on held-out circuits, and how well their arrival times are found level by level."""
-        return [] if source.held_out is None else [HeldOut(source.held_out, FEATURES, "squared error of times and delays"), ArrivalR2(source.held_out)]
+        """The loss on held-out circuits, and how well their times are found level by level."""
+        return [] if source.held_out is None else timing_evaluators(source.held_out)
 
+    def draw(self, objective: TimingObjective, source: CircuitSource) -> Draw:
+        """Draws found and true times of the first held-out circuits, else of the first for training."""
+        shown = source.held_out or source
+        circuits = [shown.circuits[i] for i in range(min(len(shown.circuits), PICTURES))]
 
-class ArrivalR2:
-    """R2 of arrival times, found level by level from the primary inputs: the mean over corners, then over circuits. Pins without label are left out."""
+        def draw(objective: TimingObjective, path: Path, title: str) -> None:
+            draw_timing(objective.model, circuits, path, title)
 
-    higher_is_better = {"r2": True}
-
-    def __init__(self, source: CircuitSource) -> None:
-        self.source = source
-        self.name = f"arrival times on {source.name}"
-
-    @torch.no_grad()
-    def __call__(self, objective: TimingObjective) -> dict[str, float]:
-        model, found = objective.export(), []
-        for index in range(len(self.source)):
-            batch = collate([self.source[index]]).to(model.device)
-            known = batch.valid > 0
-            true, times = (pins[known, :CORNERS].double() for pins in (batch.timing, model.timing_of(batch).pins))
-            found.append((1 - (times - true).square().sum(dim=0) / (true - true.mean(dim=0)).square().sum(dim=0).clamp(min=1e-12)).mean())
-        return {"r2": float(torch.stack(found).mean())}
-
-    def row(self, name: str, value: float) -> Row:
-        return result(self.source, FEATURES, "R2 of arrival times", round(value, 4))
+        return draw
 
 
 def _sized(name: str, config: C) -> C:
@@ -115,4 +107,4 @@ def circuit_autoencoder_tiny() -> CircuitAutoEncoderRecipe:
 def preroutgnn_tiny() -> PreRoutGNNRecipe:
     """The timing network of a small size on generated circuits."""
     name = "graph/preroutgnn-tiny"
-    return PreRoutGNNRecipe(recipe=name, model=_sized(name, PreRoutGNNConfig()), train=adam(2e-3, batch_size=4, steps=600, log_every=20))
+    return PreRoutGNNRecipe(recipe=name, model=_sized(name, PreRoutGNNConfig()), train=adam(2e-3, batch_size=4, steps=1500, log_every=20, schedule=ScheduleConfig(warmup=0.0)))

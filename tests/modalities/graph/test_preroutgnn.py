@@ -10,12 +10,14 @@ from scipy.interpolate import RegularGridInterpolator
 from torch import nn
 
 import zoo
+from modalities.common import pretrained
 from modalities.common.golden import Golden
 from modalities.graph.circuit_timing import EARLY, Wires
 from modalities.graph.circuits import AXIS, HEADER, levels
 from modalities.graph.generated_circuits import CircuitsConfig, generate, write_circuit
 from modalities.graph.golden import run as run_golden
-from modalities.graph.models.circuit_autoencoder import CircuitAutoEncoder
+from modalities.graph.interop import preroutgnn as interop
+from modalities.graph.models.circuit_autoencoder import CircuitAutoEncoder, CircuitAutoEncoderConfig
 from modalities.graph.models.circuit_layers import TableAttention
 from modalities.graph.models.preroutgnn import PreRoutGNN, PreRoutGNNConfig
 from modalities.graph.objectives.circuit_reconstruction import CircuitReconstructionConfig
@@ -23,6 +25,7 @@ from modalities.graph.objectives.timing import TimingConfig
 from modalities.graph.preprocess_circuits import CircuitPreprocess
 from trainer.errors import CheckpointError, ConfigError, DataError
 from zoo.cli import main
+from zoo.converting import read_release
 
 SMALL = CircuitsConfig(gates=8, inputs=3)
 FIELDS = dict(hidden_dim=8, depth=3, mlp_dim=8, gcn_dim=8, net_dim=8, cell_dim=8, pool_dim=4, table_dim=8, table_heads=2)
@@ -146,7 +149,7 @@ def test_pins_without_label_add_nothing_and_count():
     source = (raw["x"][:, :2] > 0.5).all(axis=1)
     hidden = {**raw, "arrival": np.where(source[:, None], raw["arrival"], np.nan).astype(np.float32)}
     batch, whole = CircuitPreprocess()(hidden), CircuitPreprocess()(raw)
-    assert batch.valid.sum() == source.sum() and whole.valid.all() and batch.timing.isfinite().all()
+    assert batch.labelled.sum() == source.sum() and whole.labelled.all() and batch.timing.isfinite().all()
     model = small()
     with torch.inference_mode():
         assert all(a.equal(b) for a, b in zip(model.timing_of(batch), model.timing_of(whole)))  # labels are no input
@@ -167,6 +170,31 @@ def test_the_official_layout_and_back(dropout, tmp_path, capsys):
     circuit = write_circuit(generate(0, SMALL), tmp_path / "circuit.npz")
     with torch.inference_mode():
         assert back.embed(back.preprocess(circuit)).equal(model.eval().embed(model.preprocess([str(circuit)])))
+
+
+def test_a_release_with_its_networks_under_two_keys(tmp_path, capsys):
+    """`PreRoutGNN.pt` as the official code saves it; a decoder may lie beside the encoder."""
+    model, theirs = small(), {}
+    for name, value in interop.to_official(model).items():
+        part, _, rest = name.partition(".")
+        theirs.setdefault(part, {})[rest] = value
+    assert set(theirs) == {"encoder", "model"}
+    optimizer = {"state": {0: {"step": torch.tensor(3.0), "exp_avg": torch.zeros(2)}}, "param_groups": [{"lr": 5e-4, "params": [0]}]}
+    torch.save({"epoch": 7, **theirs, "optimizer": optimizer}, tmp_path / "PreRoutGNN.pt")
+    (tmp_path / "config.json").write_text('{"num_heads": 2}')  # no shape tells it
+    assert main(["convert", str(tmp_path / "PreRoutGNN.pt"), "--from", "official", "--to", str(tmp_path / "ours")]) == 0, capsys.readouterr().err
+    back = zoo.from_pretrained(tmp_path / "ours")
+    assert back.config == model.config and all(value.equal(back.state_dict()[name]) for name, value in model.state_dict().items())
+    coder = CircuitAutoEncoder(CircuitAutoEncoderConfig(hidden_dim=8, depth=3, mlp_dim=8))
+    decoder = {name.removeprefix("decoder."): value for name, value in interop.to_official(coder).items() if name.startswith("decoder.")}
+    for parts, report in (({**theirs, "decoder": decoder}, "left out"), ({"encoder": theirs["encoder"], "decoder": decoder}, "decoder complete")):
+        torch.save({"epoch": 7, **parts}, tmp_path / "more.pt")
+        state = read_release(tmp_path / "more.pt")
+        made = pretrained.from_tensors(state, {"num_heads": 2}, "more.pt", "official")
+        assert report in str(made.load_report), made.load_report
+    torch.save({"epoch": 7, "encoder": theirs["encoder"]}, tmp_path / "half.pt")
+    with pytest.raises(CheckpointError):
+        pretrained.from_tensors(read_release(tmp_path / "half.pt"), None, "half.pt", "official")
 
 
 def test_a_golden_encoder_needs_its_timing_network(tmp_path):
