@@ -48,9 +48,10 @@ class Options:
     """How often to kill, over all recipes."""
     seed: int = 0
     """Of the moments and the kinds of kills."""
-    cases: tuple[str, ...] = ("pretrain", "workers", "finetune", "tar", "mixture", "graph")
+    cases: tuple[str, ...] = ("pretrain", "workers", "finetune", "tar", "mixture", "graph", "neighbours")
     """Which recipes: pretrain (EMA, saves in the foreground), workers (image files, 2 loader workers, micro-batches, saves in the background), finetune
-    (mixup, drop path), tar (shards, 2 workers), mixture (shards and files in shares that change, 2 workers), graph (batches that are no tensors, 2 workers, micro-batches, dropout)."""
+    (mixup, drop path), tar (shards, 2 workers), mixture (shards and files in shares that change, 2 workers), graph (batches that are no tensors, 2 workers, micro-batches, dropout),
+    neighbours (one large graph, neighbours drawn anew in each step, 2 workers, micro-batches, dropout)."""
     steps: int = 120
     """Steps of each run."""
 
@@ -66,9 +67,10 @@ def recipe_of(case: str, steps: int, pictures: Path):
     train = {"train.steps": steps, "train.batch_size": 16, "train.log_every": 1, "train.save_every": 5, "train.pictures": 0}
     if case == "pretrain":
         return replace(registry.find_recipe("vision/mae-tiny-digits"), {**train, "train.ema": 0.95})
-    if case == "graph":
-        sizes = {"data.generated.samples": 200, "data.generated.test_samples": 20, "model.dropout": 0.2, "train.workers": 2, "train.accumulate": 3}
-        return replace(registry.find_recipe("graph/graphmae-tiny-molecules"), {**train, **sizes})
+    if case in ("graph", "neighbours"):
+        sizes = {"data.generated.samples": 200, "data.generated.test_samples": 20}
+        large = {"data.path": str(pictures.with_name("graph.npz")), "data.fanouts": (4, 3)}
+        return replace(registry.find_recipe("graph/graphmae-tiny-molecules"), {**train, **(sizes if case == "graph" else large), "model.dropout": 0.2, "train.workers": 2, "train.accumulate": 3})
     if case in ("workers", "tar", "mixture"):
         small = {"model.input_size": (16, 16), "model.patch_size": (4, 4), "model.depth": 2, "model.embed_dim": 32, "model.num_heads": 2}
         changes = {"train.workers": 2, "train.accumulate": 3, "train.save_async": True, "train.epochs": None, "data.path": str(pictures)}
@@ -219,6 +221,14 @@ def draw_pictures(folder: Path) -> None:
                 tar.add(folder / f"{i}.png", f"{i}.png")
 
 
+def draw_graph(path: Path) -> None:
+    """A random graph of 500 nodes with the features that the recipe reads, as a file."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    np.savez(path, edge_index=rng.integers(0, 500, (2, 2000)), x=rng.random((500, 6), np.float32))
+
+
 def main(options: Options) -> int:
     """Run the storm and print what was seen; the exit status."""
     began, rng, problems, total = time.perf_counter(), random.Random(options.seed), [], 0
@@ -227,6 +237,7 @@ def main(options: Options) -> int:
             folder = Path(place) / case
             folder.mkdir()
             draw_pictures(folder / "pictures")
+            draw_graph(folder / "graph.npz")
             kills = options.kills * (i + 1) // len(options.cases) - options.kills * i // len(options.cases)
             storm = Storm(case, options, folder, rng)
             storm.blow(kills)

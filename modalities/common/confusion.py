@@ -8,7 +8,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from modalities.common.evaluation import BATCH
+from modalities.common.evaluation import BATCH, samples_of
 from modalities.common.model import Model
 from modalities.common.run import Draw
 from modalities.common.sheets import spread
@@ -56,7 +56,7 @@ def confusion_view(test: Source, key: str, ignored: int = -1) -> dict[str, Draw]
 
 def confusion_of(model: Model, test: Source, key: str, path: Path | str, ignored: int = -1) -> Path:
     """Draw what a classifier says of all samples of a named source (see `counted`)."""
-    return draw_confusion(counted(model, test, key, ignored), model.config.class_names, path, f"{len(test):,} samples of {test.name}")
+    return draw_confusion(counted(model, test, key, ignored), model.config.class_names, path, f"{samples_of(test):,} samples of {test.name}")
 
 
 def draw_confusion(counts: Tensor, names: Sequence[str], path: Path | str, title: str = "") -> Path:

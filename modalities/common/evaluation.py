@@ -25,6 +25,8 @@ from trainer.objective import Objective
 
 BATCH = 256
 """Samples per forward pass."""
+TEST = "test"
+"""The part on which results are reported."""
 Row = dict[str, Any]
 """A measured result for records and cards: task, data, split, samples, metric, detail, value, unit."""
 
@@ -58,16 +60,18 @@ class HeldOut:
 
     Both are means over the samples, or over what the objective says it counts; a share is one of right ones among all.
     `source` has a `name`. `task` is the Hub's name of the task, `what` says in words what the loss is; `batch` samples go forward at a time.
+    With a `split` other than "test" the values are called "SPLIT_loss", ...
     """
 
-    def __init__(self, source: Source, task: str, what: str, shares: Sequence[str] = (), batch: int = BATCH) -> None:
-        self.source, self.task, self.what, self.batch = source, task, what, batch
+    def __init__(self, source: Source, task: str, what: str, shares: Sequence[str] = (), batch: int = BATCH, split: str = TEST) -> None:
+        self.source, self.task, self.what, self.batch, self.split = source, task, what, batch, split
         self.name = f"{what} on {source.name}"
-        self.higher_is_better = {**dict.fromkeys(shares, True), "loss": False}
+        self.parts = (*shares, "loss")
+        self.higher_is_better = {value_name(part, split): part != "loss" for part in self.parts}
 
     def __call__(self, objective: Objective) -> dict[str, float]:
         device = next(objective.parameters()).device
-        totals, weight, left = dict.fromkeys(self.higher_is_better, 0.0), 0.0, len(self.source)
+        totals, weight, left = dict.fromkeys(self.parts, 0.0), 0.0, len(self.source)
         for batch in ordered_batches(self.source, self.batch):
             losses = objective(to_device(batch, device))
             found, count = {**losses.parts, "loss": losses.loss}, min(self.batch, left) if losses.count is None else losses.count
@@ -75,12 +79,13 @@ class HeldOut:
             totals = {name: total + value * count for (name, total), value in zip(totals.items(), values)}
             weight, left = weight + count, left - self.batch
         # A share is a whole number / count: rounding takes out float32's error, which would pass for a tiny progress.
-        return {name: (total if name == "loss" else round(total)) / weight for name, total in totals.items()}
+        return {value_name(name, self.split): (total if name == "loss" else round(total)) / weight for name, total in totals.items()}
 
     def row(self, name: str, value: float) -> Row:
+        name = name.removeprefix(value_name("", self.split))
         if name == "loss":
-            return result(self.source, self.task, "loss", round(value, 4), self.what)
-        return result(self.source, self.task, name, percent(value), unit="%")
+            return result(self.source, self.task, "loss", round(value, 4), self.what, split=self.split)
+        return result(self.source, self.task, name, percent(value), unit="%", split=self.split)
 
 
 class FrozenFeatures:
@@ -105,7 +110,7 @@ class FrozenFeatures:
         return probes(known, asked, tuple(self.higher_is_better))
 
     def row(self, name: str, value: float) -> Row:
-        detail = f"{self.words[name]} on frozen features, {len(self.train)} labelled training samples"
+        detail = f"{self.words[name]} on frozen features, {samples_of(self.train)} labelled training samples"
         return result(self.test, self.task, "accuracy", percent(value), detail, "%")
 
 
@@ -113,13 +118,14 @@ class MeanAUC:
     """`auc` of a model with several yes-or-no outputs: the area under the ROC curve of each label, the mean over labels.
 
     The labels (N, K) of `source` are 1, 0 or NaN (not known, not counted). Labels of which the known ones are all alike have no
-    area and are left out; when that holds for all, the value is NaN.
+    area and are left out; when that holds for all, the value is NaN. With a `split` other than "test" the value is "SPLIT_auc".
     """
 
-    def __init__(self, source: Source, task: str) -> None:
-        self.source, self.task = source, task
+    def __init__(self, source: Source, task: str, split: str = TEST) -> None:
+        self.source, self.task, self.split = source, task, split
         self.name = f"mean area under the ROC curve on {source.name}"
-        self.higher_is_better = {"auc": True}
+        self.value = value_name("auc", split)
+        self.higher_is_better = {self.value: True}
         known = [column[~column.isnan()] for column in source.labels.T]
         self.measured = [k for k, values in enumerate(known) if (values == 1).any() and (values == 0).any()]
 
@@ -127,17 +133,17 @@ class MeanAUC:
         model = objective.export()
         logits = torch.cat([model(to_device(batch, model.device)).float().cpu() for batch in ordered_batches(self.source, BATCH)])
         if not self.measured or not logits.isfinite().all():
-            return {"auc": math.nan}
+            return {self.value: math.nan}
         areas = []
         for k in self.measured:
             known = ~self.source.labels[:, k].isnan()
             areas.append(roc_auc_score(self.source.labels[known, k].numpy(), logits[known, k].numpy()))
-        return {"auc": float(np.mean(areas))}
+        return {self.value: float(np.mean(areas))}
 
     def row(self, name: str, value: float) -> Row:
         of = self.source.labels.shape[1]
         which = f"{of} labels" if len(self.measured) == of else f"{len(self.measured)} of {of} labels; the others have one value only"
-        return result(self.source, self.task, "roc_auc", percent(value), f"mean over {which}", "%")
+        return result(self.source, self.task, "roc_auc", percent(value), f"mean over {which}", "%", self.split)
 
 
 class AsItIs(Objective):
@@ -178,11 +184,21 @@ def results(evaluators: Sequence[ReportedEvaluator], objective: Objective) -> li
     return [evaluator.row(name, value) for evaluator in evaluators for name, value in measure([evaluator], objective).items()]
 
 
-def result(source: Source, task: str, metric: str, value: float, detail: str = "", unit: str = "") -> Row:
+def result(source: Source, task: str, metric: str, value: float, detail: str = "", unit: str = "", split: str = TEST) -> Row:
     """One row, measured on the held-out samples of `source`."""
     return {
-        "task": task, "data": source.name, "split": "test", "samples": len(source), "metric": metric, "detail": detail, "value": value, "unit": unit,
+        "task": task, "data": source.name, "split": split, "samples": samples_of(source), "metric": metric, "detail": detail, "value": value, "unit": unit,
     }  # fmt: skip
+
+
+def samples_of(source: Source) -> int:
+    """How many samples a source has; of one that takes many as one (the nodes of a graph), these."""
+    return getattr(source, "members", len(source))
+
+
+def value_name(name: str, split: str) -> str:
+    """What a value is called: as it is on the test part, else with the part before it."""
+    return name if split == TEST else f"{split}_{name}"
 
 
 def in_words(row: Row) -> str:

@@ -12,6 +12,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from torch_geometric.data import Data
+
 from modalities.common.folders import train_and_test
 from modalities.common.splits import Splits
 from modalities.graph.files import read_graph
@@ -21,7 +24,7 @@ from modalities.graph.preprocess import GraphPreprocess
 from modalities.graph.sampling import NeighbourSource
 from modalities.graph.smiles import scaffold_split
 from modalities.graph.sources import GraphSource
-from modalities.graph.tables import GraphTable, read_folder, read_ogb, read_smiles, read_tu
+from modalities.graph.tables import PARTS, GraphTable, read_folder, read_ogb, read_smiles, read_tu
 from trainer.errors import ConfigError, DataError
 
 
@@ -46,11 +49,18 @@ class GraphSet:
     def preprocess(self, model: Any) -> GraphPreprocess:
         """The preprocessing of a new model of a config `model` for these graphs."""
         self._require_path()
+        if self.path in BUILT_IN:
+            return self.preprocess_for(None, model, SETS[self.path].types)
+        if model.encoder == "molecule":
+            return self.preprocess_for(None, model)
+        table = self._table(train_and_test(self.path, BUILT_IN, "graphs")[0])
+        return self.preprocess_for(table.graphs[0], model, table.types)
+
+    def preprocess_for(self, graph: Data | None, model: Any, types: int = 0) -> GraphPreprocess:
+        """The same by one of the graphs, where there is one that tells its features, and the number of types of nodes."""
         if model.encoder == "molecule":
             return GraphPreprocess("atoms", 2, self_loops=False)
-        table = self._table(train_and_test(self.path, BUILT_IN, "graphs")[0]) if self.path not in BUILT_IN else None
-        types = table.types if table else SETS[self.path].types
-        given = table.graphs[0].get("x") if table else None
+        given = None if graph is None else graph.get("x")
         nodes = ("types" if types else "degree" if given is None else "features") if self.nodes == "auto" else self.nodes
         if (nodes == "types" and not types) or (nodes == "features" and given is None):
             raise ConfigError(f"The graphs of {self.path} have no {nodes}. Leave data.nodes at 'auto', or set it to 'degree'.")
@@ -70,11 +80,12 @@ class GraphSet:
         table = self._table(path)
         labels, names = (table.labels, table.classes) if labelled else (None, ())
         if labelled and labels is None:
-            raise DataError(f"The graphs of {path} have no labels. Expected {LABELLED}.")
+            of_nodes = (Path(path) / "raw" / "node-label.csv.gz").exists() or (len(table.graphs) == 1 and "y" in table.graphs[0])
+            raise DataError(f"The graphs of {path} have no labels. {'Their nodes have: add --task nodes.' if of_nodes else f'Expected {LABELLED}.'}")
         if classes is not None and labelled and tuple(classes) != names:
             raise DataError(f"{path} has the labels {', '.join(names)}, and the other part has {', '.join(classes)}.")
         source = GraphSource(table.graphs, preprocess, labels, names, Path(path).resolve().name.partition(".")[0], {"source": "graphs of the user"}, table.names)
-        source.scaffolds = table.scaffolds
+        source.parts = table.parts or (dict(zip(PARTS, map(np.array, scaffold_split(table.scaffolds)))) if table.scaffolds else {})
         return source
 
 
@@ -112,23 +123,29 @@ class LabelledGraphs(Splits, GraphSet):
     """Graphs in classes, or with several labels each, for fine-tuning and evaluation."""
 
     scaffold: bool = False
-    """Divide a table of molecules by their scaffolds, 80 % for training, 10 % left out for choosing, 10 % for testing (MoleculeNet), instead of at random."""
+    """Divide a table of molecules by their scaffolds, 80 % for training, 10 % for choosing, 10 % for testing (MoleculeNet), instead of at random."""
 
     def build(self, preprocess: GraphPreprocess) -> tuple[GraphSource, GraphSource]:
         """(training set, test set); the first cut down with `per_class`. The second is held out from the first."""
         self._require_path()
         if self.path in BUILT_IN:
             train, test = (built_in(self.path, part, preprocess, self.generated) for part in ("train", "test"))
-        elif self.scaffold:
-            whole = self._open(self.path, preprocess)
-            if not whole.scaffolds:
-                raise ConfigError(f"data.scaffold divides tables of SMILES, and {self.path} is none.")
-            chosen = scaffold_split(whole.scaffolds)
-            train, test = whole.take(chosen[0]), whole.take(chosen[2])
         else:
-            train, test = self.divided(self.path, BUILT_IN, "graphs", lambda path, known: self._open(path, preprocess, known))
+            train, test = self._divided(preprocess)
         train = self.few(train)
         train.held_out = test
+        return train, test
+
+    def _divided(self, preprocess: GraphPreprocess) -> tuple[GraphSource, GraphSource]:
+        """Both parts of a set on the disk: by its scaffolds, as OGB divides it, by its folders, or at random. What OGB and scaffolds leave out for choosing is the first one's `valid`."""
+        own = (Path(self.path) / "raw").is_dir() and (Path(self.path) / "split").is_dir() and self.test_path is None
+        if not (self.scaffold or own):
+            return self.divided(self.path, BUILT_IN, "graphs", lambda path, known: self._open(path, preprocess, known))
+        whole = self._open(self.path, preprocess)
+        if not whole.parts:
+            raise ConfigError(f"data.scaffold divides tables of SMILES, and {self.path} is none." if self.scaffold else f"{self.path}/split holds no NAME/train.csv.gz.")
+        train, valid, test = (whole.take(whole.parts[part]) for part in PARTS)
+        train.valid = valid
         return train, test
 
     def build_plain(self, preprocess: GraphPreprocess, classes: Sequence[str] | None = None) -> tuple[GraphSource, GraphSource]:

@@ -1,23 +1,36 @@
 """What is measured on graphs, by training, at the end of a run, by `zoo evaluate` and by the demo."""
 
-from modalities.common.evaluation import FrozenFeatures, HeldOut, MeanAUC, ReportedEvaluator
+from collections.abc import Sequence
+
+from modalities.common.evaluation import TEST, FrozenFeatures, HeldOut, MeanAUC, ReportedEvaluator
 from modalities.graph.objectives.graphmae import GraphMAEObjectiveConfig
+from modalities.graph.sampling import OneGraph
 from modalities.graph.sources import GraphSource
+from trainer.errors import DataError
 
 CLASSIFICATION = "graph-classification"
+NODES = "node-classification"
 FEATURES = "graph-ml"
 
 
-def supervised(test: GraphSource, multi_label: bool) -> list[ReportedEvaluator]:
-    """Accuracy and cross-entropy of a classifier; of one with several labels the loss and the mean area under the ROC curve."""
-    if multi_label:
-        return [HeldOut(test, CLASSIFICATION, "binary cross-entropy"), MeanAUC(test, CLASSIFICATION)]
-    return [HeldOut(test, CLASSIFICATION, "cross-entropy", shares=("accuracy",))]
+def supervised(test: GraphSource | OneGraph, valid: GraphSource | OneGraph | None = None) -> list[ReportedEvaluator]:
+    """Accuracy and cross-entropy of a classifier; of one with several labels the loss and the mean area under the ROC curve. Also on the part for choosing, where there is one."""
+    task, found = NODES if isinstance(test, OneGraph) else CLASSIFICATION, []
+    for source, split in ((test, TEST), (valid, "valid")):
+        if source is None:
+            continue
+        if test.multi_label:
+            found += [HeldOut(source, task, "binary cross-entropy", split=split), MeanAUC(source, task, split)]
+        else:
+            found.append(HeldOut(source, task, "cross-entropy", ("accuracy",), split=split))
+    return found
 
 
-def probed(train: GraphSource, test: GraphSource) -> FrozenFeatures:
-    """Linear probe and 5-NN on frozen features of labelled graphs."""
-    return FrozenFeatures(train, test, CLASSIFICATION)
+def probed(train: GraphSource | OneGraph, test: GraphSource | OneGraph, kinds: Sequence[str] = ("probe", "knn")) -> FrozenFeatures:
+    """Linear probe and 5-NN on frozen features of labelled graphs or nodes. DataError for several yes-or-no labels each, to which neither belongs."""
+    if test.multi_label:
+        raise DataError(f"{test.name} has {len(test.classes)} yes-or-no label(s) each; a linear probe and 5-NN of frozen features name classes. Fine-tune a classifier: zoo finetune MODEL --data.path SET.")
+    return FrozenFeatures(train, test, NODES if isinstance(test, OneGraph) else CLASSIFICATION, kinds)
 
 
 def loss_in_words(config: GraphMAEObjectiveConfig) -> str:

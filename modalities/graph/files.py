@@ -1,8 +1,8 @@
 """One graph in one file: npz arrays, GraphML, or a list of edges. Nothing here unpickles.
 
-.npz      arrays `edge_index` (2, E) and, as there are, `x` (N, F), `node_type` (N,), `edge_attr` (E, A), `num_nodes`, `y`;
+.npz      arrays `edge_index` (2, E) and, as there are, `x` (N, F), `node_type` (N,), `edge_attr` (E, A), `num_nodes`, `y`, `train_mask`, `val_mask`, `test_mask`;
           or the adjacency matrix of scipy's `save_npz` (csr), whose values other than 1 become `edge_attr`
-.graphml  nodes and edges; numeric attributes of nodes become the columns of `x`, in the order of their names, those of edges `edge_attr`
+.graphml  nodes and edges; numeric attributes of nodes become the columns of `x`, in the order of their names, but `y`, those of edges `edge_attr`
 .edges .edgelist .csv .tsv .txt   two node numbers from 0 in each line, and perhaps numbers of the edge; lines that begin with # are skipped
 """
 
@@ -16,15 +16,20 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from modalities.graph.checks import check_graph
-from trainer.decoders import decode
+from modalities.graph.text import read_numbers
+from trainer.decoders import Limits, decode
 from trainer.errors import DataError, shorten
 
 LISTS = (".edges", ".edgelist", ".csv", ".tsv", ".txt")
 ENDINGS = (".npz", ".graphml", *LISTS)
-KNOWN = ("edge_index", "x", "node_type", "edge_attr", "num_nodes", "y")
+MASKS = ("train_mask", "val_mask", "test_mask")
+"""Which nodes are for training, choosing and testing: (N,) or (N, divisions) of true and false."""
+KNOWN = ("edge_index", "x", "node_type", "edge_attr", "num_nodes", "y", *MASKS)
 """Arrays of an .npz that are read."""
 LARGEST = 2**31
-"""Bytes of a text file of one graph."""
+"""Bytes of a file of one graph."""
+FEWEST, SPARSEST = 1_000_000, 20
+"""A list of edges names no more nodes than this, or than so many for each edge: else its numbers are no places but names."""
 
 
 def read_graph(path: Path | str) -> Data:
@@ -36,7 +41,7 @@ def read_graph(path: Path | str) -> Data:
     if ending not in ENDINGS:
         raise DataError(f"{path} is no graph file by its ending. Expected {', '.join(ENDINGS)}.")
     if path.stat().st_size > LARGEST:
-        raise DataError(f"{path} has {path.stat().st_size / 1e9:.1f} GB; a graph in one file may have {LARGEST / 1e9:.1f}. Store it as .npz arrays in a folder.")
+        raise DataError(f"{path} has {path.stat().st_size / 1e9:.1f} GB; a graph in one file may have {LARGEST / 1e9:.1f}. Take a part of the graph.")
     graph = _arrays(path) if ending == ".npz" else _graphml(path) if ending == ".graphml" else _edge_list(path)
     return check_graph(graph, str(path))
 
@@ -49,7 +54,7 @@ def write_graph(graph: Data, path: Path) -> Path:
 
 
 def _arrays(path: Path) -> Data:
-    found = decode(path.name, path.read_bytes(), str(path))
+    found = decode(path.name, path.read_bytes(), str(path), limits=Limits(encoded=LARGEST))
     if {"indptr", "indices", "shape"} <= found.keys():
         return _adjacency(found, path)
     if "edge_index" not in found:
@@ -93,7 +98,11 @@ def _graphml(path: Path) -> Data:
     if not graph.is_directed():
         ends, values = np.concatenate([ends, ends[::-1]], axis=1), values * 2
     data.edge_index = torch.from_numpy(np.ascontiguousarray(ends))
-    for key, rows, what in (("x", [v for _, v in graph.nodes(data=True)], "node"), ("edge_attr", values, "edge")):
+    nodes = [v for _, v in graph.nodes(data=True)]
+    labels = _numbers([{"y": v.pop("y")} if "y" in v else {} for v in nodes], "node", path)
+    if labels is not None:
+        data.y = labels[:, 0]
+    for key, rows, what in (("x", nodes, "node"), ("edge_attr", values, "edge")):
         columns = _numbers(rows, what, path)
         if columns is not None:
             data[key] = columns
@@ -111,28 +120,14 @@ def _numbers(rows: list[dict[str, Any]], what: str, path: Path) -> Tensor | None
 
 
 def _edge_list(path: Path) -> Data:
-    try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as text ({error}).") from error
-    rows: list[list[float]] = []
-    for number, line in enumerate(lines, 1):
-        cells = line.replace(",", " ").replace("\t", " ").split()
-        if not cells or cells[0].startswith("#"):
-            continue
-        try:
-            row = [float(cell) for cell in cells]
-        except ValueError as error:
-            raise DataError(f"{path}, line {number}: {shorten(line)} does not hold numbers only. Expected two node numbers, and perhaps numbers of the edge.") from error
-        if len(row) < 2 or (rows and len(row) != len(rows[0])) or row[0] != int(row[0]) or row[1] != int(row[1]):
-            raise DataError(f"{path}, line {number}: {shorten(line)}; expected two whole node numbers, and as many further numbers as in the first line.")
-        if min(row[:2]) < 0:
-            raise DataError(f"{path}, line {number}: nodes are numbered from 0, found {shorten(line)}.")
-        rows.append(row)
-    if not rows:
+    wrong = lambda table: (table.shape[1] < 2) | (table[:, :2] != np.floor(table[:, :2])).any(axis=1) | (table[:, :2] < 0).any(axis=1)  # noqa: E731
+    table = read_numbers(path, "two whole node numbers, counted from 0, and perhaps numbers of the edge, as many as in the first line", wrong, commas=False)
+    if not len(table):
         raise DataError(f"{path}: there are no edges in it, so the graph has no nodes.")
-    table = np.array(rows)
-    graph = Data(edge_index=torch.from_numpy(np.ascontiguousarray(table[:, :2].T.astype(np.int64))), num_nodes=int(table[:, :2].max()) + 1)
+    nodes = int(table[:, :2].max()) + 1
+    if nodes > max(FEWEST, SPARSEST * len(table)):
+        raise DataError(f"{path} has {len(table):,} edges and names node {nodes - 1:,}; all numbers from 0 to the largest are nodes. Number the nodes one after another.")
+    graph = Data(edge_index=torch.from_numpy(np.ascontiguousarray(table[:, :2].T.astype(np.int64))), num_nodes=nodes)
     if table.shape[1] > 2:
         graph.edge_attr = torch.from_numpy(table[:, 2:].astype(np.float32))
     return graph

@@ -7,6 +7,7 @@ import networkx as nx
 import numpy as np
 import torch
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
@@ -53,8 +54,7 @@ def draw_graphs(graphs: Sequence[Data], values: Sequence[np.ndarray], captions: 
     colours = colormaps["viridis"].with_extremes(bad=UNKNOWN)
     for axis, graph, value, caption in zip(axes.flat, graphs, values, captions):
         places = layout(graph)
-        ends = graph.edge_index[:, graph.edge_index[0] < graph.edge_index[1]].T.numpy()
-        axis.add_collection(LineCollection(places[ends], colors="0.6", linewidths=0.8, zorder=1))
+        _lines(axis, graph, places)
         size = float(np.clip(1500 / graph.num_nodes, 8, 90))
         axis.scatter(*places.T, c=value, cmap=colours, norm=norm, s=size, zorder=2, edgecolors="0.3", linewidths=0.5, plotnonfinite=True)
         axis.set_title(caption, fontsize=9)
@@ -65,6 +65,28 @@ def draw_graphs(graphs: Sequence[Data], values: Sequence[np.ndarray], captions: 
         figure.colorbar(ScalarMappable(norm, colours), ax=axes, label=scale, shrink=0.8)
     figure.suptitle(title, fontsize=11)
     return save(figure, path)
+
+
+def draw_classes(graph: Data, numbers: np.ndarray, classes: Sequence[str], path: Path | str, title: str) -> Path:
+    """A graph whose nodes are coloured by class, `numbers` (N,); negative ones grey."""
+    figure = Figure(figsize=(7, 6), layout="constrained")
+    axis, places = figure.subplots(), layout(graph)
+    _lines(axis, graph, places)
+    size = float(np.clip(3000 / graph.num_nodes, 8, 90))
+    for number in np.unique(numbers):
+        colour, label = (UNKNOWN, "not known") if number < 0 else (colormaps["tab10" if len(classes) <= 10 else "tab20"](int(number) % 20), classes[number])
+        axis.scatter(*places[numbers == number].T, s=size, color=[colour], label=label, zorder=2, edgecolors="0.3", linewidths=0.4)
+    axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    axis.set_aspect("equal")
+    axis.axis("off")
+    figure.suptitle(title, fontsize=11)
+    return save(figure, path)
+
+
+def _lines(axis: Axes, graph: Data, places: np.ndarray) -> None:
+    """The edges of a graph, each once."""
+    ends = np.unique(np.sort(graph.edge_index[:, graph.edge_index[0] != graph.edge_index[1]].T.numpy(), axis=1), axis=0)
+    axis.add_collection(LineCollection(places[ends], colors="0.6", linewidths=0.8, zorder=1))
 
 
 def save(figure: Figure, path: Path | str) -> Path:

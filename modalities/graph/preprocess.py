@@ -73,7 +73,7 @@ class GraphPreprocess(Preprocess):
         several = list(raw) if isinstance(raw, (list, tuple)) else [raw]
         if not several:
             raise DataError("There are no graphs to preprocess.")
-        return collate([self.transform(graph, f"graph {i}") for i, graph in enumerate(several)])
+        return collate([self.transform(graph, str(graph) if isinstance(graph, (str, Path)) else f"graph {i}") for i, graph in enumerate(several)])
 
     def transform(self, raw: Any, where: str = "the graph") -> Data:
         """One raw graph as the model reads it: x (N, in_dim) float32, edge_index (2, E) int64, what else it has (y, edge_attr, ...) as it was."""

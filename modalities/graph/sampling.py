@@ -1,4 +1,4 @@
-"""One large graph as many samples: the surroundings of each node, its neighbours drawn at random (Hamilton et al. 2017, GraphSAGE).
+"""One graph as a source: whole, or as many samples, the surroundings of each node, its neighbours drawn at random (Hamilton et al. 2017, GraphSAGE).
 
 Which neighbours are drawn follows from the sample's key and the node alone, so that the stream of batches is a pure function of (seed, step), goes on
 exactly after a stop, and does not depend on processes or workers.
@@ -6,7 +6,7 @@ exactly after a stop, and does not depend on processes or workers.
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -22,36 +22,103 @@ ODD = np.uint64(0x9E3779B97F4A7C15)
 """Spreads the numbers of nodes over all keys."""
 
 
-class NeighbourSource:
-    """Samples are the nodes of one graph, each with up to `fanouts[h]` neighbours of every node that was reached in h steps.
+class Labelled(Protocol):
+    """Some nodes of a graph with their labels."""
 
-    A batch holds, for each sample, a graph of its own: "x", "edge_index" (the drawn edges, as the preprocessing wants them: both ways, self loops), "root" (B,)
-    the place of each sample's own node, and with labels "y" (N,): the class of the root, -1 for all other nodes.
-    """
+    chosen: np.ndarray
+    """Which nodes, (M,)."""
+    labels: Tensor
+    """(M,) int64, or (M, T) float32 with NaN where a label is missing."""
+    classes: tuple[str, ...]
+    """Names of classes or labels."""
+
+
+class OneGraph:
+    """What both ways of taking one graph share. With `nodes_of` a batch has "root" (M,), the places of the nodes that count, and "y" (M,) or (M, T), their labels."""
 
     in_memory = True
     key, label_key = "x", "y"
-    held_out: "NeighbourSource | None" = None
+    labels: Tensor | None = None
+    """Of the chosen nodes."""
+    classes: tuple[str, ...] = ()
+    held_out: "OneGraph | None" = None
+    valid: "OneGraph | None" = None
+    """The nodes on which settings are chosen, where there are such."""
 
-    def __init__(self, graph: Data, preprocess: GraphPreprocess, fanouts: Sequence[int], name: str = "graph", labels: Tensor | None = None, classes: Sequence[str] = ()) -> None:
-        """`labels` (N,) int64 of the nodes. ConfigError for fanouts below 1, DataError for a graph that is damaged."""
+    def __init__(self, graph: Data, preprocess: GraphPreprocess, name: str) -> None:
+        self.preprocess, self.name = preprocess, name
+        whole = preprocess.transform(graph, name)
+        self.nodes = count_nodes(whole, name)
+        self.chosen = np.arange(self.nodes)
+        """The nodes that are samples, or that count."""
+        self.whole: Data | None = Data(**{key: whole[key] for key in ("x", "edge_index", "edge_attr", "pe") if key in whole})
+
+    def nodes_of(self, part: Labelled) -> Self:
+        """The same graph with some of its nodes and their labels."""
+        made = copy.copy(self)
+        made.chosen, made.labels, made.classes = part.chosen, part.labels, tuple(part.classes)
+        return made
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a node has several yes-or-no labels."""
+        return self.labels is not None and self.labels.is_floating_point()
+
+    def describe(self) -> dict[str, Any]:
+        """Facts for logs and cards."""
+        facts = {"name": self.name, "samples": len(self.chosen), "nodes": self.nodes, "source": "one graph"}
+        return {**facts, "classes": len(self.classes)} if self.classes else facts
+
+
+class WholeGraph(OneGraph):
+    """A source of one sample: the graph, so that a step is an epoch."""
+
+    def __len__(self) -> int:
+        return 1
+
+    @property
+    def members(self) -> int:
+        """How many nodes count."""
+        return len(self.chosen)
+
+    def id(self, index: int) -> str:
+        return self.name
+
+    def __getitem__(self, index: int) -> Data:
+        return self.whole
+
+    def fetch(self, indices: Sequence[int], keys: np.ndarray | None = None) -> Batch:
+        """The graph as a batch. ConfigError when it is asked for several times."""
+        if len(indices) != 1:
+            raise ConfigError(f"{self.name} is one graph, which a step takes whole: set train.batch_size=1 (found {len(indices)}), or draw neighbours with data.fanouts.")
+        made = Batch.from_data_list([self.whole])
+        if self.labels is not None:
+            made.root, made.y = torch.from_numpy(self.chosen), self.labels
+        return made
+
+
+class NeighbourSource(OneGraph):
+    """Samples are nodes of one graph, each with up to `fanouts[h]` neighbours of every node that was reached in h steps.
+
+    A batch holds, for each sample, a graph of its own: "x", "edge_index" (the drawn edges, as the preprocessing wants them: both ways, self loops).
+    """
+
+    def __init__(self, graph: Data, preprocess: GraphPreprocess, fanouts: Sequence[int], name: str = "graph") -> None:
+        """ConfigError for fanouts below 1, DataError for a graph that is damaged."""
         if not fanouts or min(fanouts) < 1:
             raise ConfigError(f"Neighbour sampling needs at least one number of neighbours, all at least 1, found {tuple(fanouts)}.")
         if preprocess.positions != "none":
             raise ConfigError("Positions of nodes belong to the whole graph and are not computed for drawn parts of it. Set model.positions to 'none'.")
-        self.preprocess, self.fanouts, self.name, self.classes = preprocess, tuple(fanouts), name, tuple(classes)
-        whole = preprocess.transform(graph, name)
-        self.nodes = count_nodes(whole, name)
-        self.x, self.labels = whole.x, labels
-        source, target = whole.edge_index.numpy()
+        super().__init__(graph, preprocess, name)
+        self.fanouts, self.x = tuple(fanouts), self.whole.x
+        source, target = self.whole.edge_index.numpy()
+        self.whole = None
         plain = source != target
-        order = np.argsort(target[plain], kind="stable")
-        self.neighbours = source[plain][order]
+        source, target = source[plain], target[plain]
+        self.neighbours = source[np.argsort(target, kind="stable")]
         """Sources of all edges, those that lead to one node together."""
-        self.first = np.concatenate([[0], np.bincount(target[plain], minlength=self.nodes).cumsum()])
+        self.first = np.concatenate([[0], np.bincount(target, minlength=self.nodes).cumsum()])
         """Where those of each node begin."""
-        self.chosen = np.arange(self.nodes)
-        """The nodes that are samples."""
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -62,7 +129,9 @@ class NeighbourSource:
     def take(self, indices: Sequence[int]) -> "NeighbourSource":
         """The same graph with only these nodes as samples."""
         part = copy.copy(self)
-        part.chosen = self.chosen[np.asarray(indices, np.int64)]
+        rows = np.asarray(indices, np.int64)
+        part.chosen = self.chosen[rows]
+        part.labels = None if self.labels is None else self.labels[torch.from_numpy(rows)]
         return part
 
     def __getitem__(self, index: int) -> Data:
@@ -79,12 +148,12 @@ class NeighbourSource:
         counts = np.bincount(whose, minlength=len(roots))
         made.ptr = torch.from_numpy(np.concatenate([[0], counts.cumsum()]))
         made._num_graphs = len(roots)
-        places = torch.from_numpy(np.searchsorted(codes, owners * self.nodes + roots))
-        made.root = places
         if self.labels is not None:
-            made.y = torch.full((len(codes),), -1).index_copy(0, places, self.labels[torch.from_numpy(roots)])
+            made.root = torch.from_numpy(np.searchsorted(codes, owners * self.nodes + roots))
+            made.y = self.labels[torch.as_tensor(indices, dtype=torch.long)]
         ends = torch.from_numpy(np.searchsorted(whose[edges[0]], np.arange(len(roots) + 1)))
-        levels = {"x": made.ptr, "edge_index": ends, "root": torch.arange(len(roots) + 1), "y": made.ptr}
+        each = torch.arange(len(roots) + 1)
+        levels = {"x": made.ptr, "edge_index": ends, "root": each, "y": each}
         made._slice_dict = {key: levels[key] for key in made.keys() if key in levels}  # so that to_data_list works
         made._inc_dict = {key: made.ptr[:-1] if key in ("edge_index", "root") else torch.zeros(len(roots), dtype=torch.long) for key in made._slice_dict}
         return made
@@ -112,6 +181,4 @@ class NeighbourSource:
         return codes, np.stack(np.divmod(np.unique(a * len(codes) + b), len(codes)))
 
     def describe(self) -> dict[str, Any]:
-        """Facts for logs and cards."""
-        facts = {"name": self.name, "samples": len(self), "nodes": self.nodes, "edges": len(self.neighbours), "neighbours drawn": list(self.fanouts), "source": "one graph"}
-        return {**facts, "classes": len(self.classes)} if self.classes else facts
+        return {**super().describe(), "edges": len(self.neighbours), "neighbours drawn": list(self.fanouts)}

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data
 
 from modalities.common.sources import LabelledSource, index_tensor
+from modalities.graph.files import MASKS
 from modalities.graph.packed import PackedGraphs
 from modalities.graph.preprocess import GraphPreprocess, collate
 from trainer.errors import DataError
@@ -32,18 +33,18 @@ class GraphSource(LabelledSource):
             raise DataError(f"{name} holds no graphs.")
         self.graphs, self.preprocess, self.name, self.about = list(graphs), preprocess, name, about or {}
         self.names, self.labels, self.classes = list(names), labels, tuple(classes)
-        self.scaffolds: list[str] = []
-        """Of molecules, the scaffold of each."""
+        self.parts: dict[str, np.ndarray] = {}
+        """How the set is divided, where it says so: numbers of its graphs for "train", "valid" and "test"."""
+        self.valid: GraphSource | None = None
+        """Of a training set: the graphs on which settings are chosen, where the set has such."""
         self.chosen = np.arange(len(self.graphs))
         """Which of the graphs these are, (N,)."""
         bare = [preprocess.transform(graph, f"{name}, {self._name(i)}") for i, graph in enumerate(self.graphs)]
-        if labels is not None:
-            for graph, label in zip(bare, labels):
-                graph.y = label[None]
-        else:
-            for graph in bare:
-                if "y" in graph:
-                    del graph.y
+        for i, graph in enumerate(bare):
+            for key in {"y", *MASKS} & set(graph.keys()):  # of nodes
+                del graph[key]
+            if labels is not None:
+                graph.y = labels[i][None]
         self.packed = PackedGraphs(bare)
 
     @property

@@ -4,8 +4,6 @@ Every reader gives graphs, labels and names, and names the file and row of what 
 """
 
 import csv
-import gzip
-import io
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,11 +13,12 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from modalities.graph.files import ENDINGS, read_graph
+from modalities.graph.text import MISSING, Wrong, read_numbers
 from trainer.errors import DataError, shorten
 from trainer.optional import library
 
-MISSING = ("", "nan", "none", "null", "na")
-"""What an empty label looks like, in small letters."""
+PARTS = ("train", "valid", "test")
+"""Into which OGB divides a set."""
 
 
 @dataclass
@@ -38,6 +37,8 @@ class GraphTable:
     """Kinds of nodes, where nodes have types."""
     scaffolds: list[str] = field(default_factory=list)
     """Of molecules, the scaffold of each."""
+    parts: dict[str, np.ndarray] = field(default_factory=dict)
+    """Where the set says it, the numbers of its samples for training ("train"), for choosing ("valid") and for testing ("test")."""
 
 
 def read_tu(folder: Path) -> GraphTable:
@@ -83,13 +84,37 @@ def read_tu(folder: Path) -> GraphTable:
 
 
 def read_ogb(folder: Path) -> GraphTable:
-    """An OGB folder with `raw/`: edge.csv.gz, num-node-list.csv.gz, num-edge-list.csv.gz, and as there are node-feat, edge-feat, graph-label."""
-    raw = folder / "raw"
-    counts = {what: _csv(raw / f"num-{what}-list.csv.gz").astype(np.int64)[:, 0] for what in ("node", "edge")}
-    edges = _csv(raw / "edge.csv.gz").astype(np.int64)
+    """An OGB folder with `raw/`: edge.csv.gz, num-node-list.csv.gz, num-edge-list.csv.gz, and as there are node-feat, edge-feat, graph-label, and `split/*/train.csv.gz`, ...
+
+    One label of 1, 0 and blanks is a yes-or-no label (measured by the area under the ROC curve, as OGB does), other whole numbers are classes.
+    """
+    found = ogb_graphs(folder / "raw")
+    names = [f"graph {i}" for i in range(len(found))]
+    label_file = folder / "raw" / "graph-label.csv.gz"
+    if not label_file.exists():
+        return GraphTable(found, names=names)
+    labels = _rows(label_file, len(found), missing=True)
+    if (binary := np.isnan(labels) | (labels == 0) | (labels == 1)).all() or labels.shape[1] > 1:
+        if not binary.all():
+            row, column = np.argwhere(~binary)[0]
+            raise DataError(f"{label_file}, line {row + 1} holds {labels[row, column]:g}; several labels are 1, 0 or nothing each. Other numbers are not learned here.")
+        table = labelled(found, torch.from_numpy(labels.astype(np.float32)), [f"task {i}" for i in range(labels.shape[1])], names, str(label_file))
+    else:
+        numbers, classes = as_classes(labels[:, 0], str(label_file))
+        if (numbers < 0).any():
+            raise DataError(f"{label_file}, line {int((numbers < 0).int().argmax()) + 1}: the class is missing. Leave such graphs out.")
+        table = GraphTable(found, numbers, classes, names)
+    table.parts = ogb_split(folder, len(found))
+    return table
+
+
+def ogb_graphs(raw: Path) -> list[Data]:
+    """The graphs of an OGB folder's `raw/`, also the one graph of a set for nodes."""
+    counts = {what: _whole(raw / f"num-{what}-list.csv.gz", 1)[:, 0] for what in ("node", "edge")}
+    edges = _whole(raw / "edge.csv.gz", 2) if counts["edge"].sum() else np.empty((0, 2), np.int64)
     if len(edges) != counts["edge"].sum():
         raise DataError(f"{raw / 'edge.csv.gz'} has {len(edges):,} edges, and num-edge-list.csv.gz promises {counts['edge'].sum():,}.")
-    features = {key: _csv(raw / f"{what}-feat.csv.gz") for key, what in (("x", "node"), ("edge_attr", "edge")) if (raw / f"{what}-feat.csv.gz").exists()}
+    features = {key: _rows(raw / f"{what}-feat.csv.gz").astype(np.float32) for key, what in (("x", "node"), ("edge_attr", "edge")) if (raw / f"{what}-feat.csv.gz").exists()}
     for key, what in (("x", "node"), ("edge_attr", "edge")):
         if key in features and len(features[key]) != counts[what].sum():
             raise DataError(f"{raw / f'{what}-feat.csv.gz'} has {len(features[key]):,} rows, and num-{what}-list.csv.gz promises {counts[what].sum():,}.")
@@ -100,15 +125,36 @@ def read_ogb(folder: Path) -> GraphTable:
         graph = Data(edge_index=torch.from_numpy(np.ascontiguousarray(edges[edge].T)), num_nodes=int(counts["node"][i]))
         for key, part in (("x", node), ("edge_attr", edge)):
             if key in features:
-                graph[key] = torch.from_numpy(features[key][part].astype(np.float32))
+                graph[key] = torch.from_numpy(features[key][part])
         found.append(graph)
-    label_file = raw / "graph-label.csv.gz"
-    if not label_file.exists():
-        return GraphTable(found, names=[f"graph {i}" for i in range(len(found))])
-    labels = torch.from_numpy(_csv(label_file, missing=True).astype(np.float32))
-    if len(labels) != len(found):
-        raise DataError(f"{label_file} has {len(labels):,} rows for {len(found):,} graphs.")
-    return _labelled(found, labels, [f"task {i}" for i in range(labels.shape[1])], [f"graph {i}" for i in range(len(found))], str(label_file))
+    return found
+
+
+def ogb_split(folder: Path, samples: int) -> dict[str, np.ndarray]:
+    """OGB's own division, `split/NAME/{train,valid,test}.csv.gz`: part -> numbers of its samples; {} where there is none. DataError when there are several, or a number is too large."""
+    names = sorted(place.parent.name for place in folder.glob("split/*/train.csv.gz"))
+    if len(names) > 1:
+        raise DataError(f"{folder / 'split'} holds several divisions: {', '.join(names)}. Leave one.")
+    parts = {}
+    for part in PARTS if names else ():
+        place = folder / "split" / names[0] / f"{part}.csv.gz"
+        parts[part] = _whole(place, 1)[:, 0]
+        if parts[part].min() < 0 or parts[part].max() >= samples:
+            raise DataError(f"{place} names sample {int(parts[part].max())}, and there are {samples:,}, counted from 0.")
+    return parts
+
+
+def as_classes(values: np.ndarray, where: str) -> tuple[Tensor, tuple[str, ...]]:
+    """Class numbers (N,), NaN or negative where there is none -> (places among the classes (N,) int64, -1 where there is none; names). DataError for other numbers, or fewer than two classes."""
+    known = ~np.isnan(values) & ~(values < 0)
+    if (values[known] != np.floor(values[known])).any():
+        raise DataError(f"{where}: classes are whole numbers, found {values[known][values[known] != np.floor(values[known])][0]:g}.")
+    names, places = np.unique(values[known].astype(np.int64), return_inverse=True)
+    if len(names) < 2:
+        raise DataError(f"{where}: there is {f'only the class {names[0]}' if len(names) else 'no label at all'}; a classifier needs at least two classes.")
+    numbers = np.full(len(values), -1)
+    numbers[known] = places
+    return torch.from_numpy(numbers), tuple(map(str, names))
 
 
 def read_smiles(path: Path, columns: tuple[str, ...]) -> GraphTable:
@@ -138,7 +184,7 @@ def read_smiles(path: Path, columns: tuple[str, ...]) -> GraphTable:
             if value is None:
                 raise DataError(f"{path}, line {i + 2}: {column} is {shorten(row[column])}; expected 1, 0, or nothing where it is not known.")
             values[i, j] = value
-    found = _labelled(graphs, torch.from_numpy(values), chosen, names, str(path), several=True)
+    found = labelled(graphs, torch.from_numpy(values), chosen, names, str(path))
     found.scaffolds = scaffolds
     return found
 
@@ -157,14 +203,11 @@ def read_folder(folder: Path) -> GraphTable:
     return GraphTable(graphs, torch.tensor([classes.index(t) for t in tops]), classes, names)
 
 
-def _labelled(graphs: list[Data], labels: Tensor, columns: list[str], names: list[str], where: str, several: bool = False) -> GraphTable:
-    """A set with label columns (N, T); one complete column of whole numbers is classes, unless `several`. DataError for a column without any label."""
+def labelled(graphs: list[Data], labels: Tensor, columns: list[str], names: list[str], where: str) -> GraphTable:
+    """A set with yes-or-no labels (N, T), NaN where one is missing. DataError for a column without any label."""
     for column, values in zip(columns, labels.T):
         if values.isnan().all():
             raise DataError(f"{where}: the label {column!r} is missing for all graphs. Fill it, or leave the column out.")
-    if labels.shape[1] == 1 and not labels.isnan().any() and not several:
-        found, numbers = labels[:, 0].unique(return_inverse=True)
-        return GraphTable(graphs, numbers, tuple(f"{v:g}" for v in found.tolist()), names)
     return GraphTable(graphs, labels, tuple(columns), names)
 
 
@@ -174,43 +217,15 @@ def _yes_or_no(cell: str | None) -> float | None:
     return np.nan if text in MISSING else {"1": 1.0, "1.0": 1.0, "0": 0.0, "0.0": 0.0}.get(text)
 
 
-def _rows(path: Path, rows: int | None = None) -> np.ndarray:
+def _rows(path: Path, rows: int | None = None, expected: str = "numbers with commas between them", wrong: Wrong | None = None, missing: bool = False) -> np.ndarray:
     """A text file of numbers with commas, (lines, columns) float64. DataError names the line."""
-    try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read ({error}).") from error
-    found: list[list[float]] = []
-    for number, line in enumerate(lines, 1):
-        try:
-            found.append([float(cell) for cell in line.split(",")])
-        except ValueError as error:
-            raise DataError(f"{path}, line {number}: {shorten(line)} does not hold numbers with commas between them.") from error
-        if len(found[-1]) != len(found[0]):
-            raise DataError(f"{path}, line {number} has {len(found[-1])} numbers, and the first line {len(found[0])}.")
-        if not np.isfinite(found[-1]).all():
-            raise DataError(f"{path}, line {number} holds NaN or infinity: {shorten(line)}.")
-    if not found or (rows is not None and len(found) != rows):
+    found = read_numbers(path, expected, wrong, missing=missing)
+    if not len(found) or (rows is not None and len(found) != rows):
         raise DataError(f"{path} has {len(found):,} lines{'' if rows is None else f'; expected {rows:,}, as many as the other files say'}.")
-    return np.array(found)
+    return found
 
 
 def _whole(path: Path, columns: int, rows: int | None = None) -> np.ndarray:
     """A text file of whole numbers, (lines, columns) int64."""
-    found = _rows(path, rows)
-    if found.shape[1] != columns or (found != np.floor(found)).any():
-        raise DataError(f"{path} must hold {columns} whole number(s) in each line, found {found.shape[1]} in the first.")
-    return found.astype(np.int64)
-
-
-def _csv(path: Path, missing: bool = False) -> np.ndarray:
-    """A gzipped table of numbers without header, (rows, columns). With `missing` blanks and nan become NaN."""
-    try:
-        text = gzip.decompress(path.read_bytes()).decode()
-        values = np.genfromtxt(io.StringIO(text), delimiter=",", ndmin=2, dtype=np.float64)
-    except (OSError, EOFError, ValueError) as error:
-        raise DataError(f"{path} is no gzipped table of numbers ({error}).") from error
-    if not missing and not np.isfinite(values).all():
-        row = int((~np.isfinite(values)).any(axis=1).argmax())
-        raise DataError(f"{path}, line {row + 1} holds something that is no finite number.")
-    return values
+    wrong = lambda table: (table.shape[1] != columns) | (table != np.floor(table)).any(axis=1)  # noqa: E731
+    return _rows(path, rows, f"{columns} whole number(s), with commas between them", wrong).astype(np.int64)

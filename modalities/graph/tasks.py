@@ -7,34 +7,37 @@ from torch_geometric.data import Data
 
 from modalities.common.classification import described
 from modalities.common.confusion import confusion_of
-from modalities.common.evaluation import AsItIs, FrozenFeatures, HeldOut, Judge, Row, results
+from modalities.common.evaluation import AsItIs, HeldOut, Judge, Row, results
 from modalities.common.model import Model
 from modalities.graph import circuit_tasks
 from modalities.graph.data import LabelledGraphs
-from modalities.graph.evaluation import CLASSIFICATION, FEATURES, loss_in_words, probed, supervised
+from modalities.graph.evaluation import FEATURES, loss_in_words, probed, supervised
 from modalities.graph.files import write_graph
 from modalities.graph.generated_circuits import generate, write_circuit
 from modalities.graph.models.classifier import GraphClassifier
 from modalities.graph.models.circuit_autoencoder import CircuitModel
 from modalities.graph.models.encoder import GraphEncoder
 from modalities.graph.models.graphmae import GraphMAE
+from modalities.graph.nodes import LabelledNodes, is_node_set
 from modalities.graph.objectives.graphmae import GraphMAEObjectiveConfig
 from modalities.graph.objectives.supervised import Supervised
 from modalities.graph.pictures import draw_errors
+from modalities.graph.predicting import node_table
+from modalities.graph.sampling import OneGraph
 from modalities.graph.sources import GraphSource
 from trainer.errors import ModelError
 
 
 def evaluate(model: Model, path: str, per_class: int | None = None) -> list[Row]:
-    """Results on labelled graphs: a classifier's accuracy and loss, else probe and 5-NN on frozen features and, of a masked auto-encoder, its loss.
+    """Results on labelled graphs, or the labelled nodes of one graph: a classifier's accuracy and loss, else probe and 5-NN on frozen features and, of a masked auto-encoder, its loss.
 
-    `path` is a set of graphs as in the recipes, `per_class` limits the labelled training graphs. Models of circuits: see `circuit_tasks`.
+    `path` is a set of graphs or a graph as in the recipes, `per_class` limits the labelled training graphs or nodes. Models of circuits: see `circuit_tasks`.
     """
     if isinstance(model, CircuitModel):
         return circuit_tasks.evaluate(_able_to_read(model), path, per_class)
     train, test = _parts(model, path, per_class)
     if isinstance(model, GraphClassifier):
-        return results(supervised(test, model.config.multi_label), Supervised(model))
+        return results(supervised(test), Supervised(model))
     if isinstance(model, GraphMAE):
         config = GraphMAEObjectiveConfig()
         return results([probed(train, test), HeldOut(test, FEATURES, loss_in_words(config))], config.build(model))
@@ -42,29 +45,35 @@ def evaluate(model: Model, path: str, per_class: int | None = None) -> list[Row]
 
 
 def judge(model: Model, path: str) -> Judge:
-    """What tells models like `model` apart on labelled graphs: a classifier's accuracy, else that of 5-NN on frozen features."""
+    """What tells models like `model` apart on labelled graphs or nodes: a classifier's accuracy (of several labels its mean AUC), else that of 5-NN on frozen features."""
     train, test = _parts(model, path)
     if isinstance(model, GraphClassifier):
-        return Judge(train, supervised(test, False)[0], "accuracy", Supervised)
-    return Judge(train, FrozenFeatures(train, test, CLASSIFICATION, kinds=("knn",)), "knn", AsItIs)
+        several = model.config.multi_label
+        return Judge(train, supervised(test)[int(several)], "auc" if several else "accuracy", Supervised)
+    return Judge(train, probed(train, test, ("knn",)), "knn", AsItIs)
 
 
 def draw_confusion(model: Model, path: str, to: Path) -> Path:
-    """Draw which classes of labelled graphs a classifier takes for which. ModelError for another model, or one with several labels per graph."""
+    """Draw which classes of labelled graphs or nodes a classifier takes for which. ModelError for another model, or one with several labels per graph."""
     if not isinstance(model, GraphClassifier) or model.config.multi_label:
-        raise ModelError(f"Which classes are taken for which needs a model that chooses one class for each graph, and this {model.system} does not.")
+        raise ModelError(f"Which classes are taken for which needs a model that chooses one class for each graph or node, and this {model.system} does not.")
     test = _parts(model, path)[1]
     return confusion_of(model, test, test.label_key, to)
 
 
-def _parts(model: Model, path: str, per_class: int | None = None) -> tuple[GraphSource, GraphSource]:
-    """Labelled graphs for training and for testing, as a model takes them."""
+def _parts(model: Model, path: str, per_class: int | None = None) -> tuple[GraphSource | OneGraph, GraphSource | OneGraph]:
+    """Labelled graphs or nodes for training and for testing, as a model takes them."""
     if not isinstance(model, GraphEncoder):
         raise ModelError(f"zoo evaluate does not know what to measure on a {type(model).__name__}.")
-    data = LabelledGraphs(path, per_class=per_class)
     _able_to_read(model)
-    classes = model.config.class_names or None if isinstance(model, GraphClassifier) else None
-    return data.build_plain(model.preprocess, classes)
+    classes, nodes = None, is_node_set(path)
+    if isinstance(model, GraphClassifier):
+        classes = model.config.class_names or None
+        if (model.config.level == "node") is not nodes:
+            raise ModelError(f"This classifier names {model.config.level}s, and the labels of {path} are those of {'nodes' if nodes else 'graphs'}. Give labelled {model.config.level}s.")
+    if nodes:
+        return LabelledNodes(path, per_class=per_class).build(model.preprocess, classes)
+    return LabelledGraphs(path, per_class=per_class).build_plain(model.preprocess, classes)
 
 
 def _able_to_read(model: Model) -> Model:
@@ -75,14 +84,15 @@ def _able_to_read(model: Model) -> Model:
 
 
 def predict(model: Model, files: list[Path], to: Path | None) -> str:
-    """What the model says of graph files, as text. A masked auto-encoder draws them to `to`, hidden nodes coloured by their error; PreRoutGNN writes a table of times."""
+    """What the model says of graph files, as text. A masked auto-encoder draws them to `to`, hidden nodes coloured by their error; a classifier of nodes writes a table of
+    classes, PreRoutGNN one of times."""
     _able_to_read(model)
     if isinstance(model, CircuitModel):
         return circuit_tasks.predict(model, files, to)
+    if isinstance(model, GraphClassifier) and model.config.level == "node":
+        return node_table(model, files, to)
     batch = model.preprocess([str(f) for f in files])
     if isinstance(model, GraphClassifier):
-        if model.config.level == "node":
-            raise ModelError("This classifier names nodes, not graphs; use it from Python: model(model.preprocess(graph)).")
         with torch.inference_mode():
             return described(model, model(batch), files)
     if not isinstance(model, GraphMAE):

@@ -30,7 +30,7 @@ class GraphClassifierConfig(HeadFields, GraphEncoderConfig):
 
 
 class GraphClassifier(Classifier, GraphEncoder):
-    """Input as that of `GraphEncoder`; `forward` gives logits (graphs, num_classes), or (N, num_classes) with level "node"."""
+    """Input as that of `GraphEncoder`; `forward` gives logits (graphs, num_classes), or (N, num_classes) with level "node", of a batch with `root` for the nodes that it names."""
 
     system = "graph/classifier"
     config_class = GraphClassifierConfig
@@ -48,12 +48,18 @@ class GraphClassifier(Classifier, GraphEncoder):
         return self.config.width
 
     def embed(self, batch: Batch) -> Tensor:
-        """What the head sees: one vector per graph (graphs, width), or per node with level "node" (N, width)."""
-        return self.head_drop(self.tokens(batch) if self.config.level == "node" else super().embed(batch))
+        """What the head sees: one vector per graph (graphs, width), or per node with level "node" (N, width), of a batch with `root` per node that it names."""
+        return self.head_drop(self._features(self.tokens(batch), batch))
+
+    def _features(self, tokens: Tensor, batch: Batch) -> Tensor:
+        """What has an output, of all node embeddings."""
+        if self.config.level == "graph":
+            return self.pooled(tokens, batch)
+        return tokens[batch["root"]] if "root" in batch else tokens
 
     def outputs(self, batch: Batch) -> dict[str, Tensor]:
         tokens = self.tokens(batch)
-        features = tokens if self.config.level == "node" else self.pooled(tokens, batch)
+        features = self._features(tokens, batch)
         return {"features": features, "tokens": tokens} | ({"logits": self.head(features)} if self.config.num_classes else {})
 
     @classmethod

@@ -166,8 +166,9 @@ class GraphEncoder(Model):
         return self.combined(self.states(batch))
 
     def embed(self, batch: Batch) -> Tensor:
-        """One vector per graph, (graphs, width)."""
-        return self.pooled(self.tokens(batch), batch)
+        """One vector per graph, (graphs, width); of a batch with `root` one for each node that it names."""
+        tokens = self.tokens(batch)
+        return tokens[batch["root"]] if "root" in batch else self.pooled(tokens, batch)
 
     def pooled(self, tokens: Tensor, batch: Batch) -> Tensor:
         """Node embeddings (N, D) as one vector per graph, (graphs, D)."""

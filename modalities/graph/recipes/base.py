@@ -10,6 +10,7 @@ from modalities.graph.data import LabelledGraphs, UnlabelledGraphs
 from modalities.graph.evaluation import FEATURES, probed
 from modalities.graph.models.encoder import GraphEncoderConfig, new_for
 from modalities.graph.sources import GraphSource
+from trainer.errors import ConfigError
 from trainer.optim import OptimConfig
 from trainer.recipe import TrainConfig
 from trainer.schedule import ScheduleConfig
@@ -35,6 +36,8 @@ class GraphRecipe(ModelRecipe):
         preprocess = self.data.preprocess(self.model)
         new_for(self.model, preprocess)
         source = self.data.build(preprocess)
+        if len(source) == 1 and self.train.batch_size > 1:
+            raise ConfigError(f"{source.name} is one graph, and train.batch_size={self.train.batch_size} would put so many copies of it into a step. Set it to 1, or draw neighbours with data.fanouts.")
         model = registry.system_class(self.system)(self.model)
         model.name, model.preprocess = self.recipe, preprocess
         return source, self.objective.build(model)

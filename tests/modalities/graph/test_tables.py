@@ -11,6 +11,7 @@ from modalities.graph.files import read_graph
 from modalities.graph.models.encoder import GraphEncoderConfig
 from modalities.graph.preprocess import GraphPreprocess
 from modalities.graph.smiles import scaffold_split
+from modalities.graph.tables import ogb_split, read_ogb
 from trainer.errors import ConfigError, DataError
 
 TU = {
@@ -48,7 +49,7 @@ def test_tu_files(tmp_path):
         ({"graph_indicator": "1\n2\n1\n2\n3\n3\n4\n4\n"}, "line 3: graphs are numbered"),
         ({"graph_labels": "1\n2\n"}, "has 2 lines; expected 4"),
         ({"node_attributes": "1, 2\n" * 7 + "1, nan\n"}, "line 8 holds NaN"),
-        ({"node_attributes": "1, 2\n" * 7 + "1\n"}, "line 8 has 1 numbers"),
+        ({"node_attributes": "1, 2\n" * 7 + "1\n"}, "line 8: .* has 1 numbers"),
     ],
 )
 def test_damaged_tu_files_are_told_by_file_and_line(changes, words, tmp_path):
@@ -76,6 +77,30 @@ def test_ogb_folders(tmp_path):
         read_table(str(write_ogb(tmp_path / "short", edge="0,1\n1,0\n")))
     with pytest.raises(DataError, match="graph 1.*edge 0 leads from node 0 to node 7, and there are 3"):
         UnlabelledGraphs(str(write_ogb(tmp_path / "far", edge="0,1\n1,0\n0,7\n"))).build(GraphPreprocess(in_dim=2))
+
+
+def test_the_division_of_an_ogb_folder_is_taken(tmp_path):
+    many = {"edge": "0,1\n" * 9, "num-node-list": "2\n" * 9, "num-edge-list": "1\n" * 9, "node-feat": "1,2\n" * 18, "edge-feat": "0\n" * 9}
+    folder = write_ogb(tmp_path / "ogb", **many, **{"graph-label": "0\n1\n2\n" * 3})
+    for name, part in (("train", "0\n1\n2\n5\n"), ("valid", "3\n4\n"), ("test", "8\n6\n7\n")):
+        (folder / "split" / "scaffold").mkdir(parents=True, exist_ok=True)
+        (folder / "split" / "scaffold" / f"{name}.csv.gz").write_bytes(gzip.compress(part.encode()))
+    train, test = LabelledGraphs(str(folder)).build(GraphPreprocess(in_dim=2))
+    assert train.chosen.tolist() == [0, 1, 2, 5] and train.valid.chosen.tolist() == [3, 4] and test.chosen.tolist() == [8, 6, 7] and test.labels.tolist() == [2, 0, 1] and not train.multi_label
+    for nothing in (b"nan", b"", b'""'):
+        (folder / "raw" / "graph-label.csv.gz").write_bytes(gzip.compress(b"0\n1\n" + nothing + b"\n" + b"1\n" * 6))
+        assert read_ogb(folder).labels.shape == (9, 1) and read_ogb(folder).labels[2].isnan() and read_ogb(folder).labels.isnan().sum() == 1  # yes or no, as MoleculeNet's
+    for labels, words in ((b"0\n1.5\n2\n" * 3, "whole numbers, found 1.5"), (b"0\nnan\n2\n" * 3, "line 2: the class is missing"), (b"0,2\n" * 9, "line 1 holds 2; several labels are 1, 0 or nothing")):
+        (folder / "raw" / "graph-label.csv.gz").write_bytes(gzip.compress(labels))
+        with pytest.raises(DataError, match=words):
+            read_ogb(folder)
+    (folder / "split" / "scaffold" / "test.csv.gz").write_bytes(gzip.compress(b"9\n"))
+    with pytest.raises(DataError, match="names sample 9, and there are 9"):
+        ogb_split(folder, 9)
+    (folder / "split" / "random").mkdir()
+    (folder / "split" / "random" / "train.csv.gz").write_bytes(gzip.compress(b"1\n"))
+    with pytest.raises(DataError, match="several divisions: random, scaffold"):
+        ogb_split(folder, 9)
 
 
 def test_tables_of_smiles(tmp_path):
@@ -123,7 +148,7 @@ def test_folders_of_graph_files(tmp_path):
 @pytest.mark.parametrize(
     "name, content, words",
     [
-        ("a.edges", "0 1\n1 x\n", "line 2"), ("a.edges", "0 1\n-1 2\n", "line 2: nodes are numbered from 0"), ("a.edges", "0\n", "line 1"), ("a.edges", "# nothing\n", "no edges"),
+        ("a.edges", "0 1\n1 x\n", "line 2"), ("a.edges", "0 1\n-1 2\n", "line 2: '-1 2'; expected two whole node numbers, counted from 0"), ("a.edges", "0\n", "line 1"), ("a.edges", "# nothing\n", "no edges"),
         ("a.edges", "0 1.5\n", "two whole node numbers"), ("a.graphml", "<graphml>", "no GraphML"), ("a.npz", "text", "a.npz"), ("a.pt", "x", "no graph file by its ending"),
     ],
 )  # fmt: skip
