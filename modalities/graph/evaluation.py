@@ -29,7 +29,7 @@ def supervised(test: GraphSource | OneGraph, valid: GraphSource | OneGraph | Non
 def probed(train: GraphSource | OneGraph, test: GraphSource | OneGraph, kinds: Sequence[str] = ("probe", "knn")) -> FrozenFeatures:
     """Linear probe and 5-NN on frozen features of labelled graphs or nodes. DataError for several yes-or-no labels each, to which neither belongs."""
     if test.multi_label:
-        raise DataError(f"{test.name} has {len(test.classes)} yes-or-no label(s) each; a linear probe and 5-NN of frozen features name classes. Fine-tune a classifier: zoo finetune MODEL --data.path SET.")
+        raise DataError(f"{test.name} has {len(test.classes)} yes-or-no label(s) each; a linear probe and 5-NN of frozen features name classes. Train a head on them: zoo finetune MODEL --data.path SET --head probe.")
     return FrozenFeatures(train, test, NODES if isinstance(test, OneGraph) else CLASSIFICATION, kinds)
 
 
