@@ -18,7 +18,6 @@ from modalities.graph.interop.pretrain_gnns import official_config as config_of_
 from modalities.graph.interop.pretrain_gnns import to_official
 from modalities.graph.models.circuit_autoencoder import CircuitModel
 from modalities.graph.models.encoder import GraphEncoder
-from modalities.graph.models.graphmae import GraphMAE
 from modalities.graph.preprocess import collate
 from trainer.files import read_json, write_json
 from trainer.weights import read_safetensors, write_safetensors
@@ -28,9 +27,9 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 def official_export(model: GraphEncoder, objective: dict[str, Any]) -> Export:
     """The tensors under the official names, and the arguments of the official class. ModelError for an encoder that the official code has not."""
-    ours = isinstance(model, GraphMAE)
-    state, config = (dict(model.state_dict()), official_config(model)) if ours else (to_official(model), config_of_molecules(model))
-    network = "PreModel(**arguments) of github.com/THUDM/GraphMAE" if ours else "GNN(5, 300) of github.com/snap-stanford/pretrain-gnns"
+    atoms = model.config.encoder == "molecule" or model.system == "graph/classifier"
+    state, config = (to_official(model), config_of_molecules(model)) if atoms else (dict(model.state_dict()), official_config(model))
+    network = "GNN(num_layer, emb_dim) of github.com/snap-stanford/pretrain-gnns" if atoms else "PreModel(**arguments) of github.com/THUDM/GraphMAE"
     return _export(model, state, config, network, lambda samples: _example(model, samples))
 
 

@@ -16,8 +16,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from modalities.common.golden import Golden
+from modalities.graph.interop import graphmae
 from modalities.graph.interop import preroutgnn as circuits
+from modalities.graph.interop import pretrain_gnns as molecules
 from modalities.graph.models.circuit_autoencoder import CircuitAutoEncoder, CircuitAutoEncoderConfig, CircuitModel
+from modalities.graph.models.classifier import GraphClassifier, GraphClassifierConfig
+from modalities.graph.models.encoder import GraphEncoder, GraphEncoderConfig
+from modalities.graph.models.graphmae import GraphMAE, GraphMAEConfig
 from modalities.graph.models.preroutgnn import PreRoutGNN, PreRoutGNNConfig
 from modalities.time_series.interop import from_transformers
 from modalities.time_series.models.from_transformers import FORECASTERS
@@ -143,6 +148,27 @@ def released_gnn() -> Checkpoint:
     return {name.removeprefix("gnn."): tensor for name, tensor in state.items()}, None
 
 
+def of_molecules(**fields: Any) -> Callable[[], Checkpoint]:
+    """As the authors of pretrain-gnns release or save it: a network with other layers than GIN, or a predictor with learned pooling."""
+
+    def make() -> Checkpoint:
+        kind, config = (GraphClassifier, GraphClassifierConfig) if "num_classes" in fields else (GraphEncoder, GraphEncoderConfig)
+        model = randomise(kind(config(encoder="molecule", in_dim=2, embed_dim=6, depth=3, activation="relu", **fields)))
+        return molecules.to_official(model), molecules.official_config(model)
+
+    return make
+
+
+def of_graphmae(whole: bool, **fields: Any) -> Callable[[], Checkpoint]:
+    """GraphMAE as a run of the official code saves it, or its encoder alone."""
+
+    def make() -> Checkpoint:
+        model = randomise(GraphMAE(GraphMAEConfig(in_dim=5, embed_dim=8, num_heads=2, **fields)))
+        return {name: tensor for name, tensor in model.state_dict().items() if whole or name.startswith("encoder.")}, graphmae.official_config(model)
+
+    return make
+
+
 def of_circuits(model: type[CircuitModel], config: type[CircuitAutoEncoderConfig]) -> Callable[[], Checkpoint]:
     """The encoder of circuits with its decoder, or with the timing network."""
 
@@ -208,9 +234,22 @@ CASES = [
     Case("pretrain-gnns", golden("graph/pretrain_gnns.safetensors", lambda name: name.startswith(("gnn.", "graph_pred"))), "graph/classifier", "official",
          "encoder complete 24/24; classification head complete 2/2", resized=(), telling="x_embedding2"),
     Case("pretrain-gnns, released", released_gnn, "graph/encoder", "official", "encoder complete 24/24", resized=(), telling="x_embedding2"),
+    Case("pretrain-gnns, GCN", of_molecules(bond_layer="gcn"), "graph/encoder", "official", "encoder complete 29/29", resized=(), telling="x_embedding2"),
+    Case("pretrain-gnns, GAT", of_molecules(bond_layer="gat", num_heads=2), "graph/encoder", "official", "encoder complete 35/35", resized=(), telling="x_embedding2"),
+    Case("pretrain-gnns, GraphSAGE with set2set", of_molecules(bond_layer="graphsage", num_classes=3, multi_label=True, pool="set2set", pool_steps=2), "graph/classifier", "official",
+         "encoder complete 29/29; pooling complete 4/4; classification head complete 2/2", resized=(), telling="x_embedding2"),
+    Case("pretrain-gnns, attention", of_molecules(num_classes=3, multi_label=True, pool="attention", jk="concat"), "graph/classifier", "official",
+         "encoder complete 35/35; pooling complete 2/2; classification head complete 2/2", resized=(), telling="x_embedding2"),
     Case("GraphMAE for molecules", golden("graph/graphmae_chem.safetensors", lambda name: "dec_token" not in name), "graph/graphmae-molecules", "official",
          "encoder complete 24/24; decoder complete 8/8", resized=(), telling="x_embedding2"),
     Case("GraphMAE", golden("graph/graphmae_gin.safetensors"), "graph/graphmae", "official", "decoder complete 13/13; encoder complete 34/34", resized=(), telling="encoder_to_decoder"),
+    Case("GraphMAE, GAT to GIN", of_graphmae(True, encoder="gat", depth=3, residual=True, concat_hidden=True), "graph/graphmae", "official",
+         "decoder complete 13/13; encoder complete 31/31", resized=(), telling="encoder_to_decoder"),
+    Case("GraphMAE, dot product to MLP", of_graphmae(True, encoder="dotgat", norm="layernorm", activation="elu", decoder="mlp"), "graph/graphmae", "official",
+         "decoder complete 7/7; encoder complete 6/6", resized=(), telling="encoder_to_decoder"),
+    Case("GraphMAE, encoder of GCN", of_graphmae(False, encoder="gcn", norm="none"), "graph/encoder", "official", "encoder complete 6/6", resized=(), telling="gcn_layers.0.fc"),
+    Case("GraphMAE, encoder of GIN", of_graphmae(False, encoder="gin"), "graph/encoder", "official", "encoder complete 34/34", resized=(), telling="layers.0.apply_func.mlp.linears.0"),
+    Case("GraphMAE, encoder of GAT", of_graphmae(False, encoder="gat"), "graph/encoder", "official", "encoder complete 20/20", resized=(), telling="gat_layers.0.fc"),
     Case("Auto-encoder of PreRoutGNN", of_circuits(CircuitAutoEncoder, CircuitAutoEncoderConfig), "graph/circuit-autoencoder", "official", "encoder complete 64/64; decoder complete 64/64",
          resized=(), telling="encoder.layer0.MLP_msg.layers.0"),
     Case("PreRoutGNN", of_circuits(PreRoutGNN, PreRoutGNNConfig), "graph/preroutgnn", "official", "encoder complete 64/64; timing network complete 150/150", resized=(), telling="encoder.layer0.MLP_msg.layers.0"),

@@ -51,6 +51,7 @@ SYSTEMS = {
             "snippet": 'features = model.embed(model.preprocess(["graph.npz"]))  # (1, {width})',
         },
         tasks={"classification": "graph/classifier"},
+        exports=EXPORTS,
     ),
 }
 

@@ -1,12 +1,11 @@
 """Recomputes golden files of PreRoutGNN: its encoder, its decoder, its timing network, one of them in each file.
 
-The gradients in a file of the encoder are those of the loss of the timing network, which is in another file of the same circuit: that
-file is looked for in the same folder.
+The gradients in a file of the encoder are those of the loss of the timing network, whose weights the file does not hold. What the file alone can
+tell is checked: whether there are gradients at the latent that the encoder carries back to just those at its weights.
 """
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -22,7 +21,6 @@ from modalities.graph.objectives.timing import TimingConfig
 from modalities.graph.preprocess import collate
 from trainer.config import from_dict
 from trainer.errors import CheckpointError
-from trainer.weights import read_metadata
 
 
 def _encoder(golden: Golden) -> dict[str, Tensor]:
@@ -36,28 +34,30 @@ def _encoder(golden: Golden) -> dict[str, Tensor]:
         "output.latent": latent,
         "output.loss_KL": objective.divergence(latent),
     }
-    return pick(computed, golden.expected) | _gradients_of_timing(golden)
+    return pick(computed, golden.expected) | _carried_back(golden, latent, model)
 
 
-def _gradients_of_timing(golden: Golden) -> dict[str, Tensor]:
-    """Gradients of an encoder through the timing network that was computed with it."""
-    if not any("grad." in name for name in golden.expected):
+def _carried_back(golden: Golden, latent: Tensor, model: Model) -> dict[str, Tensor]:
+    """Gradients of an encoder for a loss that lies outside of the file.
+
+    They are linear in the loss's gradient at the latent, which is found from them by least squares: N times latent_dim unknowns for as many equations
+    as the gradients have numbers. CheckpointError when that many cannot tell a right encoder from a wrong one.
+    """
+    weights = {interop.official_name(name): parameter for name, parameter in model.named_parameters()}
+    stored = {name: golden.expected[f"{prefix}{name}"] for name in weights for prefix in ("grad.", "output.grad.") if f"{prefix}{name}" in golden.expected}
+    if not stored:
         return {}
-    other = _companion(golden)
-    whole = replace(other, state={**other.state, **golden.state})
-    model = _model(whole, "graph/preroutgnn", {**interop.encoder_fields(whole.state), **interop.timing_fields(whole.state, whole.config)})
-    return _gradients(golden, TimingConfig().build(model)(_circuit(other)).loss, model)
-
-
-def _companion(golden: Golden) -> Golden:
-    """The file of the timing network that belongs to an encoder: the same config, the same circuit. CheckpointError when there is none."""
-    for path in sorted(golden.path.parent.glob("*.safetensors")):
-        said = read_metadata(path)
-        if said.get("model") == "graph/preroutgnn" and said.get("config") == golden.metadata["config"]:
-            other = Golden.read(path)
-            if all(name in other.inputs and other.inputs[name].equal(tensor) for name, tensor in golden.inputs.items()):
-                return other
-    raise CheckpointError(f"{golden.path} holds gradients of the timing network's loss; that network, for the same circuit, must lie beside it as a file of the model graph/preroutgnn, and none does.")
+    parameters = [weights[name] for name in stored]
+    equations, unknowns = sum(p.numel() for p in parameters), latent.numel()
+    if equations < 2 * unknowns:
+        raise CheckpointError(f"{golden.path}: its {equations} numbers of gradients are too few to tell anything of a circuit with {unknowns} numbers of latents. Store gradients of more weights.")
+    units = torch.eye(unknowns, dtype=latent.dtype).view(-1, *latent.shape)
+    rows = [torch.cat([g.flatten() for g in torch.autograd.grad(latent, parameters, unit, retain_graph=True)]) for unit in units]
+    carried = torch.stack(rows, dim=1).double()
+    wanted = torch.cat([stored[name].flatten() for name in stored]).double()
+    found = carried @ torch.linalg.lstsq(carried, wanted[:, None], driver="gelsd").solution
+    parts = found[:, 0].split([p.numel() for p in parameters])
+    return golden.gradients({name: part.view_as(p).float() for name, part, p in zip(stored, parts, parameters)})
 
 
 def _decoder(golden: Golden) -> dict[str, Tensor]:

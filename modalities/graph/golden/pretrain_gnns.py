@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 from torch_geometric.data import Batch
 
 from modalities import registry
@@ -39,9 +40,11 @@ def _graph(golden: Golden, x: str = "x", bonds: str = "edge_attr") -> Batch:
     return graph
 
 
-def _gradients(golden: Golden, loss: Tensor, model: GraphEncoder) -> dict[str, Tensor]:
-    found = gradients_of(loss, model)
-    return golden.gradients({interop.official_name(name, "gnn."): tensor for name, tensor in found.items()})
+def _gradients(golden: Golden, loss: Tensor, module: Module) -> dict[str, Tensor]:
+    """Gradients of a loss for the model and the heads of an objective around it; zeros for tensors of the file that none of them has, which the loss does not reach."""
+    unused = {name: torch.zeros_like(tensor) for name, tensor in golden.state.items() if tensor.is_floating_point()}
+    found = gradients_of(loss, module)
+    return golden.gradients(unused | {interop.official_name(name.removeprefix("model."), "gnn."): tensor for name, tensor in found.items()})
 
 
 def _with_heads(objective: Objective, golden: Golden) -> Objective:
@@ -77,7 +80,7 @@ def _pretrain_gnns(golden: Golden) -> dict[str, Tensor]:
             y = golden.input("y").float()
             graph.y = torch.where(y == 0, torch.nan, (y + 1) / 2).view_as(computed["output.graph_pred"])
             computed["output.loss_finetune"] = Supervised(model).eval()(graph).loss
-    return pick(computed, golden.expected) | _gradients(golden, loss, model)
+    return pick(computed, golden.expected) | _gradients(golden, loss, masking)
 
 
 def _graphmae_chem(golden: Golden) -> dict[str, Tensor]:

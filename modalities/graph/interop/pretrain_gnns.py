@@ -2,17 +2,17 @@
 
 Layouts, all "official": the GNN alone, as it is released (`x_embedding1.weight`, `gnns.{i}.*`, `batch_norms.{i}.*`); the same under `gnn.` with the
 head `graph_pred_linear`; under `gnn.` with GraphMAE's `decoder`. Jumping knowledge, pooling and dropout are shown by no tensor: a config.json
-beside them may say them in the words of the official code (JK, graph_pooling, drop_ratio).
+beside them may say them in the words of the official code (JK, graph_pooling, drop_ratio). It must say gnn_type where the layers are those of gcn or
+graphsage, whose tensors have the same names and shapes.
 """
 
-import itertools
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
 
-from modalities.common.interop import converted, require_telling
+from modalities.common.interop import converted, numbered, require_telling
 from modalities.common.stored import Description
 from modalities.graph.models.encoder import GraphEncoder
 from trainer.errors import CheckpointError, ModelError, shorten
@@ -24,7 +24,9 @@ TABLE = "x_embedding1.weight"
 HEAD, DECODER = "graph_pred_linear.", "decoder."
 UNUSED = {"dec_token": "the official code does not use it"}
 UNUSED_OF_LINEAR = {name: "a linear decoder does not use it" for name in ("enc_to_dec.weight", "activation.weight")}
-_OWN = re.compile(r"(gnn\.)?(x_embedding[12]\.|gnns\.\d+\.|batch_norms\.\d+\.)|graph_pred_linear\.|decoder\.")
+LAYERS = {"mlp": ("gin",), "att": ("gat",), "weight_linear": ("gat",), "linear": ("gcn", "graphsage")}
+"""A part of a layer -> the kinds that have it."""
+_OWN = re.compile(r"(gnn\.)?(x_embedding[12]\.|gnns\.\d+\.|batch_norms\.\d+\.)|graph_pred_linear\.|decoder\.|pool\.")
 
 
 def recognise(keys: Iterable[str], config: Fields | None) -> str | None:
@@ -43,20 +45,21 @@ def describe(meta: State, config: Fields | None, layout: str, where: str, prepro
     config = {name: value for name, value in (config or {}).items() if value is not None}
     prefix = "gnn." if any(name.startswith("gnn.") for name in meta) else ""
     known = {re.sub(r"\d+", "0", name) for name in meta if _OWN.match(name)}
-    telling = {f"{prefix}x_embedding2.weight": 2, **({f"{HEAD}bias": 1} if any(name.startswith(HEAD) for name in meta) else {})}
+    kind, heads = _layer(meta, f"{prefix}gnns.", config.get("gnn_type"), where), f"{prefix}gnns.0.weight_linear.bias"
+    telling = {f"{prefix}x_embedding2.weight": 2, **({heads: 1} if kind == "gat" else {}), **({f"{HEAD}bias": 1} if any(name.startswith(HEAD) for name in meta) else {})}
     require_telling(meta, telling, known, layout, where)
-    kind = config.get("gnn_type", "gin")
-    if kind != "gin":
-        raise CheckpointError(f"{where} holds a network of the kind {shorten(kind)}; of pretrain-gnns those of the kind 'gin' are read, which are the published ones.")
+    width = meta[f"{prefix}x_embedding2.weight"].shape[1]
     fields: Fields = {
         "encoder": "molecule",
+        "bond_layer": kind,
         "in_dim": 2,
         "activation": "relu",
-        "embed_dim": meta[f"{prefix}x_embedding2.weight"].shape[1],
-        "depth": next(n for n in itertools.count(1) if not any(name.startswith(f"{prefix}gnns.{n}.") for name in meta)),
+        "embed_dim": width,
+        "depth": max(numbered(meta, f"{prefix}gnns."), 1),
         "jk": config.get("JK", "last"),
-        "pool": config.get("graph_pooling", "mean"),
         "dropout": config.get("drop_ratio", 0.0),
+        **_pooling(meta, config.get("graph_pooling"), where),
+        **({"num_heads": max(len(meta[heads]) // width, 1)} if kind == "gat" else {}),
     }
     system, ignored = "graph/encoder", {}
     if f"{HEAD}bias" in meta:
@@ -70,6 +73,30 @@ def describe(meta: State, config: Fields | None, layout: str, where: str, prepro
     return Description(layout, system, fields, lambda name: (official_name(name, prefix),), _objective(config), ignored=ignored)
 
 
+def _layer(meta: State, start: str, said: str | None, where: str) -> str:
+    """Kind of the layers. CheckpointError where the config says another than the tensors, or the tensors fit two kinds and nothing says which."""
+    parts = {name[len(start) :].split(".")[1] for name in meta if re.match(rf"{re.escape(start)}\d+\.", name)}
+    kinds = next((kinds for part, kinds in LAYERS.items() if part in parts), ("gin",))
+    if said is not None and said not in kinds:
+        raise CheckpointError(f"{where}: its config says gnn_type {shorten(said)}, and its tensors are those of {' or '.join(map(repr, kinds))}.")
+    if said is None and len(kinds) > 1:
+        raise CheckpointError(
+            f"{where} holds layers of the kind {' or '.join(map(repr, kinds))}, whose tensors look alike. Say which in a config.json beside it: {{\"gnn_type\": \"{kinds[0]}\"}}."
+        )
+    return said or kinds[0]
+
+
+def _pooling(meta: State, said: str | None, where: str) -> Fields:
+    """How nodes become a vector. Weights show which learned pooling it is; the steps of set2set are the last figure of its name."""
+    shown = next((name for name, part in (("attention", "pool.gate_nn."), ("set2set", "pool.lstm.")) if any(n.startswith(part) for n in meta)), None)
+    steps = re.fullmatch(r"set2set(\d)", said) if isinstance(said, str) else None
+    if shown == "set2set" and not steps:
+        raise CheckpointError(f"{where} pools by set2set, and the number of its steps is shown by no tensor. Say it in a config.json beside it, as {{\"graph_pooling\": \"set2set3\"}}.")
+    if steps:
+        return {"pool": "set2set", "pool_steps": int(steps[1])}
+    return {"pool": said or shown or "mean"}
+
+
 def from_layout(state: dict[str, Tensor], config: Fields | None, layout: str, where: str) -> tuple[str, Fields, Fields, dict[str, Tensor]]:
     """(system, config fields, objective fields, state in our names) of tensors in a known layout. Raises CheckpointError."""
     described = describe(state, config, layout, where)
@@ -77,17 +104,22 @@ def from_layout(state: dict[str, Tensor], config: Fields | None, layout: str, wh
 
 
 def to_official(model: GraphEncoder) -> dict[str, Tensor]:
-    """The weights under the official names: of a bare encoder as it is released, else under `gnn.`. ModelError for an encoder that the official code has not."""
-    if model.config.encoder != "molecule":
-        raise ModelError(f"pretrain-gnns has no encoder like {model.config.encoder!r}; only the encoder 'molecule' has that layout.")
+    """The weights under the official names: of a bare encoder as it is released, else under `gnn.`. ModelError for a model that the official code has not."""
+    if model.config.encoder != "molecule" or getattr(model.config, "level", "graph") != "graph":
+        raise ModelError(f"pretrain-gnns classifies graphs, with the encoder 'molecule'; this is a {model.system} with the encoder {model.config.encoder!r}.")
     prefix = "" if model.system == "graph/encoder" else "gnn."
-    return {official_name(name, prefix): tensor for name, tensor in model.state_dict().items()}
+    state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("head.")}
+    if len(state) < len(model.state_dict()):
+        state |= {f"head.{name}": tensor for name, tensor in model.linear_head().items()}
+    return {official_name(name, prefix): tensor for name, tensor in state.items()}
 
 
 def official_config(model: GraphEncoder) -> Fields:
     """What no tensor shows, in the words of the official code."""
     c = model.config
-    return {"num_layer": c.depth, "emb_dim": c.embed_dim, "JK": c.jk, "graph_pooling": c.pool, "drop_ratio": c.dropout, **({"decoder": c.decoder} if hasattr(c, "decoder") else {})}
+    pool = f"set2set{c.pool_steps}" if c.pool == "set2set" else c.pool
+    fields = {"num_layer": c.depth, "emb_dim": c.embed_dim, "gnn_type": c.bond_layer, "JK": c.jk, "graph_pooling": pool, "drop_ratio": c.dropout}
+    return fields | ({"decoder": c.decoder} if hasattr(c, "decoder") else {})
 
 
 def official_name(name: str, prefix: str) -> str:

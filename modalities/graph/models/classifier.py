@@ -5,12 +5,16 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch_geometric.data import Batch
+from torch_geometric.nn.aggr import AttentionalAggregation, Set2Set
 
 from modalities.common.classifier import Classifier, HeadFields
 from modalities.common.loading import Change, Rule
 from modalities.common.model import Model
-from modalities.graph.models.encoder import GraphEncoder, GraphEncoderConfig
+from modalities.graph.models.encoder import GraphEncoder, GraphEncoderConfig, membership
 from trainer.errors import ConfigError
+
+LEARNED = ("attention", "set2set")
+"""Ways of pooling that have weights of their own."""
 
 
 @dataclass(frozen=True)
@@ -21,12 +25,20 @@ class GraphClassifierConfig(HeadFields, GraphEncoderConfig):
     """What gets an output: every graph, from its pooled embedding, or every node."""
     head_dropout: float = 0.0
     """Share of the embedding that is set to zero before the head in training."""
+    pool: Literal["mean", "sum", "max", "attention", "set2set"] = "mean"
+    """How the embeddings of a graph's nodes become one vector. attention and set2set are learned with the head; set2set gives twice the width."""
+    pool_steps: int = 3
+    """Steps of set2set, at least 1; only with it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_head()
         if not 0 <= self.head_dropout < 1:
             raise ConfigError(f"model.head_dropout must be at least 0 and below 1, found {self.head_dropout}.")
+        if self.pool_steps < 1 or (self.pool_steps != 3 and self.pool != "set2set"):
+            raise ConfigError(f"model.pool_steps={self.pool_steps} is for model.pool='set2set': at least 1, and 3 for other ways of pooling.")
+        if self.pool in LEARNED and (self.level == "node" or self.head == "probe"):
+            raise ConfigError(f"model.pool={self.pool!r} is learned, for whole graphs: it goes with neither model.level='node' nor model.head='probe'. Use mean, sum or max.")
 
 
 class GraphClassifier(Classifier, GraphEncoder):
@@ -35,17 +47,32 @@ class GraphClassifier(Classifier, GraphEncoder):
     system = "graph/classifier"
     config_class = GraphClassifierConfig
     encoder_config = GraphEncoderConfig
-    parts = {"encoder.": "encoder", "head.": "classification head"}
+    parts = {"encoder.": "encoder", "pool.": "pooling", "head.": "classification head"}
 
     def __init__(self, config: GraphClassifierConfig) -> None:
         super().__init__(config)
         self.head_drop = nn.Dropout(config.head_dropout)
+        self.pool = self._new_pool()
         self.head = self.new_head()
         self.freeze()
 
     @property
     def head_width(self) -> int:
-        return self.config.width
+        return self.config.width * (2 if self.config.pool == "set2set" else 1)
+
+    def _new_pool(self) -> nn.Module | None:
+        """Pooling that is learned, with its first values; None for the other ways."""
+        width = self.config.width
+        if self.config.pool == "attention":
+            return AttentionalAggregation(nn.Linear(width, 1))
+        return Set2Set(width, self.config.pool_steps) if self.config.pool == "set2set" else None
+
+    def pooled(self, tokens: Tensor, batch: Batch) -> Tensor:
+        """Node embeddings (N, width) as one vector per graph, (graphs, head_width)."""
+        if self.pool is None:
+            return super().pooled(tokens, batch)
+        whose, count = membership(batch, len(tokens))
+        return self.pool(tokens, whose, dim_size=count)
 
     def embed(self, batch: Batch) -> Tensor:
         """What the head sees: one vector per graph (graphs, width), or per node with level "node" (N, width), of a batch with `root` per node that it names."""
@@ -66,4 +93,15 @@ class GraphClassifier(Classifier, GraphEncoder):
     def change_from(cls, source: type[Model], old: Any, new: Any, new_head: bool = False) -> Change:
         """The encoder stays as it is; what only pre-training needs, and an old head, stay behind."""
         unused = () if issubclass(source, GraphClassifier) or source is GraphEncoder else (Rule(r"(?!encoder\.).*", "only pre-training needs it"),)
-        return cls.head_change(Change(unused=unused), old, new, new_head)
+        before, after = ((c.pool, getattr(c, "pool_steps", None)) if c.pool in LEARNED else None for c in (old, new))
+        changed = before != after
+        fresh = (Rule(r"pool\..*", "for this way of pooling"),) if after and changed else ()
+        if before and changed:
+            unused += (Rule(r"pool\..*", "another way of pooling was asked for"),)
+        return cls.head_change(Change(new=fresh, unused=unused), old, new, new_head)
+
+    def init_new(self, names: set[str]) -> None:
+        """New pooling starts as in a new model, like a new head."""
+        if any(name.startswith("pool.") for name in names):
+            self.pool = self._new_pool()
+        super().init_new(names)

@@ -1,7 +1,7 @@
 """Graph encoders by name, interchangeable under every objective.
 
 `gin`, `gat`, `dotgat` and `gcn` are those of GraphMAE (`layers`), `sage`, `pna` and `gps` consist of PyG's layers (`library`), and `molecule` is
-the GIN with bond features of Hu et al. (`molecule_gin`).
+the network with bond features of Hu et al. (`molecule_network`).
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from modalities.common.model import Model
 from modalities.graph.models.layers import require_heads
 from modalities.graph.models.library import GPS, Convolutions, pna, sage
 from modalities.graph.models.messages import Pool, pool_nodes
-from modalities.graph.models.molecule_gin import MoleculeGIN
+from modalities.graph.models.molecule_network import MoleculeNetwork
 from modalities.graph.models.stacks import STACKS, StackConfig
 from modalities.graph.preprocess import GraphPreprocess
 from trainer.errors import ConfigError, DataError
@@ -41,7 +41,7 @@ class GraphEncoderConfig:
     """Heads of attention, for the encoders that have such."""
     norm: Literal["none", "batchnorm", "layernorm"] = "batchnorm"
     """After each layer (gin: inside its MLP, too; molecule: batchnorm, always)."""
-    activation: Literal["prelu", "relu", "elu", "gelu"] = "prelu"
+    activation: Literal["prelu", "relu", "elu", "gelu", "none"] = "prelu"
     """After each layer (gps and molecule: relu, always)."""
     residual: bool = False
     """Add the input of each layer to its output."""
@@ -61,6 +61,8 @@ class GraphEncoderConfig:
     """Numbers that describe a node's place: eigenvectors, or steps of the walk."""
     mean_degree: int = 4
     """Edges per node of the graphs for which pna is made."""
+    bond_layer: Literal["gin", "gcn", "gat", "graphsage"] = "gin"
+    """Kind of layer of the encoder 'molecule'; the heads of its gat are each as wide as the embedding."""
 
     def __post_init__(self) -> None:
         for name in ("in_dim", "embed_dim", "depth"):
@@ -77,6 +79,10 @@ class GraphEncoderConfig:
                 raise ConfigError(f"model.{name} of the encoder {self.encoder!r} is {value!r}, always; found {getattr(self, name)!r}.")
         if self.positions != "none" and self.encoder != "gps":
             raise ConfigError(f"model.positions is for the encoder 'gps', and model.encoder is {self.encoder!r}.")
+        if self.bond_layer != "gin" and self.encoder != "molecule":
+            raise ConfigError(f"model.bond_layer is for the encoder 'molecule', and model.encoder is {self.encoder!r}.")
+        if self.num_heads < 1:
+            raise ConfigError(f"model.num_heads must be at least 1, found {self.num_heads}.")
         if self.mean_degree < 1:
             raise ConfigError(f"model.mean_degree must be at least 1, found {self.mean_degree}.")
         if self.encoder in HEADED:
@@ -93,7 +99,7 @@ class GraphEncoderConfig:
     def build_encoder(self) -> nn.Module:
         """The network from (N, in_dim), edges, their features and the batch to the states after its layers."""
         if self.encoder == "molecule":
-            return MoleculeGIN(self.embed_dim, self.depth, self.dropout)
+            return MoleculeNetwork(self.embed_dim, self.depth, self.dropout, self.bond_layer, self.num_heads)
         if self.encoder == "gps":
             flip = self.positions == "laplacian"
             return GPS(self.in_dim, self.embed_dim, self.depth, self.num_heads, self.norm, self.dropout, self.attn_dropout, self.position_dim, flip)

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch
 
 from modalities.common.linear import use_faster
+from modalities.graph.models.bond_layers import BondGCN, BondGIN, with_loops
 from modalities.graph.models.encoder import GraphEncoder, GraphEncoderConfig
-from modalities.graph.models.molecule_gin import KINDS_OF_ATOMS, BondGCN, BondGIN, with_loops
+from modalities.graph.models.molecule_network import KINDS_OF_ATOMS
 from trainer.errors import ConfigError
 
 
@@ -27,15 +28,17 @@ class GraphMAEMoleculesConfig(GraphEncoderConfig):
     """Width of the embeddings."""
     depth: int = 5
     """Layers."""
-    activation: Literal["prelu", "relu", "elu", "gelu"] = "relu"
+    activation: Literal["prelu", "relu", "elu", "gelu", "none"] = "relu"
     """After each layer but the last."""
     decoder: Literal["gin", "gcn", "linear"] = "gin"
     """One layer with bond embeddings of its own, or a linear layer of each atom alone, before which nothing is hidden again."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.encoder != "molecule" or self.jk != "last":
-            raise ConfigError(f"This model needs model.encoder='molecule' and model.jk='last', found {self.encoder!r} and {self.jk!r}. Other encoders: graph/graphmae.")
+        if self.encoder != "molecule":
+            raise ConfigError(f"This model needs model.encoder='molecule', found {self.encoder!r}. Other encoders: graph/graphmae.")
+        if self.jk == "concat":
+            raise ConfigError("The decoder reads embed_dim numbers of each atom, and model.jk='concat' gives more. Use 'last', 'max' or 'sum'.")
 
 
 class AtomDecoder(nn.Module):
@@ -49,7 +52,7 @@ class AtomDecoder(nn.Module):
             return
         self.activation = nn.PReLU()
         self.enc_to_dec = nn.Linear(width, width, bias=False)
-        self.conv = (BondGIN if kind == "gin" else BondGCN)(width, KINDS_OF_ATOMS)
+        self.conv = BondGIN(width, KINDS_OF_ATOMS) if kind == "gin" else BondGCN(width, KINDS_OF_ATOMS, late=True)
 
     def forward(self, tokens: Tensor, edge_index: Tensor, edge_attr: Tensor, hidden: Tensor) -> Tensor:
         """(N, width), edges and bonds, hidden nodes (M,) -> (N, atom types)."""

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torch_geometric.data import Batch
 
 from modalities.graph.models.encoder import GraphEncoder
-from modalities.graph.models.molecule_gin import KINDS_OF_ATOMS, KINDS_OF_BONDS
+from modalities.graph.models.molecule_network import KINDS_OF_ATOMS, KINDS_OF_BONDS
 from modalities.graph.objectives.masks import hide_atoms, hide_bonds, masked_nodes
 from trainer.errors import ConfigError
 from trainer.objective import Losses, Objective

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from torch_geometric.data import Batch
 
 from modalities.graph.models.graphmae_molecules import GraphMAEMolecules
-from modalities.graph.models.molecule_gin import KINDS_OF_ATOMS
+from modalities.graph.models.molecule_network import KINDS_OF_ATOMS
 from modalities.graph.objectives.masks import hide_atoms, masked_nodes
 from trainer.errors import ConfigError
 from trainer.objective import Losses, Objective

@@ -39,6 +39,8 @@ class Infomax(Objective):
         uniform(model.width, self.discriminator_weight)
 
     def forward(self, batch: Batch) -> Losses:
+        if self.config.negatives == "graphs" and membership(batch, len(batch["x"]))[1] < 2:
+            raise ConfigError("Infomax tells graphs of a batch apart and found one only. Use a larger batch, or objective.negatives='shuffled'.")
         tokens = self.model.tokens(batch)
         if self.config.negatives == "graphs":
             loss, parts = self.error(tokens, tokens, batch, shift=1)
@@ -51,8 +53,6 @@ class Infomax(Objective):
     def error(self, tokens: Tensor, others: Tensor, batch: Batch, shift: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of `tokens` with the summary of their graph, and of `others` with that of the graph `shift` places further on."""
         whose, graphs = membership(batch, len(tokens))
-        if shift and graphs < 2:
-            raise ConfigError("Infomax tells graphs of a batch apart and found one only. Use a larger batch, or objective.negatives='shuffled'.")
         summaries = pool_nodes(tokens, whose, graphs, "mean").sigmoid() @ self.discriminator_weight
         yes = (tokens * summaries.index_select(0, whose)).sum(dim=1).float()
         no = (others * summaries.roll(-shift, 0).index_select(0, whose)).sum(dim=1).float()

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch_geometric.data import Batch
 
 from modalities.graph.models.encoder import membership
-from modalities.graph.models.molecule_gin import MASKED_ATOM, MASKED_BOND
+from modalities.graph.models.molecule_network import MASKED_ATOM, MASKED_BOND
 from modalities.graph.objectives.draws import node_draws
 
 

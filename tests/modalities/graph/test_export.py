@@ -1,11 +1,14 @@
 """Models in the layout of the official codes, and pictures."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 import zoo
 from modalities.graph.generated import GeneratedConfig, graphs
+from modalities.graph.models.classifier import GraphClassifier, GraphClassifierConfig
 from modalities.graph.models.encoder import GraphEncoder, GraphEncoderConfig
 from modalities.graph.models.graphmae import GraphMAE, GraphMAEConfig
 from modalities.graph.objectives.graphmae import GraphMAEObjectiveConfig
@@ -42,7 +45,25 @@ def test_an_encoder_for_molecules_goes_to_the_official_layout_and_back(tmp_path,
     assert zoo.from_pretrained(tmp_path / "theirs").config == model.config
     GraphEncoder(GraphEncoderConfig("sage", 5, 8)).save_pretrained(tmp_path / "other")
     assert main(["export", str(tmp_path / "other"), "--to", "official", "--output", str(tmp_path / "x")]) == 1
-    assert "only the encoder 'molecule'" in capsys.readouterr().err
+    assert "has no encoder 'sage'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        GraphEncoder(GraphEncoderConfig("gat", 5, 8, num_heads=2, norm="none")),
+        GraphClassifier(GraphClassifierConfig(encoder="molecule", in_dim=2, embed_dim=8, activation="relu", bond_layer="gat", num_heads=2, num_classes=3, multi_label=True, pool="attention")),
+        GraphClassifier(GraphClassifierConfig(encoder="molecule", in_dim=2, embed_dim=8, activation="relu", num_classes=3, multi_label=True, head="probe")),
+    ],
+    ids=lambda model: model.system,
+)
+def test_encoders_and_classifiers_go_to_the_official_layout_and_back(model, tmp_path, capsys):
+    model.preprocess = model.default_preprocess()
+    model.save_pretrained(tmp_path / "ours")
+    assert main(["export", str(tmp_path / "ours"), "--to", "official", "--output", str(tmp_path / "theirs")]) == 0, capsys.readouterr().err
+    back = zoo.from_pretrained(tmp_path / "theirs")
+    assert back.system == model.system and back.load_report.layout == "official"
+    assert back.config == dataclasses.replace(model.config, head="linear") if model.system == "graph/classifier" else back.config == model.config
 
 
 def test_errors_are_drawn(tmp_path):
