@@ -11,7 +11,7 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 import torch
 import tyro
@@ -46,6 +46,8 @@ NETWORKS = ("encoder", "decoder", "model")
 """Networks that a file may hold beside each other, each under its key: with an `encoder` all of them are taken, and their keys become the first part of the names."""
 LARGEST_PICKLE = 64 * 2**20
 """Bytes of the pickle proper, without the tensors, of which a file may hold so many."""
+MARK = 0x1950A86A20F9469CFC6C
+"""With which files of torch before 1.6 begin."""
 
 def convert(
     file: tyro.conf.Positional[Path],
@@ -91,21 +93,21 @@ def read_release(path: Path) -> dict[str, Tensor]:
         head = file.read(9)
     if not head.startswith(PICKLE) or head[8:9] == b"{":
         return read_safetensors(path)
-    if not zipfile.is_zipfile(path):
-        wrong = "is a pickle of a torch before 1.6, or damaged" if not head.startswith(b"PK") else what_is_wrong(path).split(",")[0] + ", and it is damaged"
-        raise CheckpointError(f"{path} {wrong}. Fetch it again, or open it with torch where you trust it and save it anew.")
-    _require_plain(path)
+    archive = head.startswith(b"PK")
+    if archive and not zipfile.is_zipfile(path):
+        raise CheckpointError(f"{path} {what_is_wrong(path).split(',')[0]}, and it is damaged. Fetch it again, or open it with torch where you trust it and save it anew.")
+    _require_allowed(_named_in_archive(path) if archive else _named_in_pickles(path), path)
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
             warnings.simplefilter("ignore")  # torch's remarks about old storages
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
     except Exception as error:  # the reader follows the instructions of the file, and raises whatever they lead to
         raise CheckpointError(f"{path} cannot be read as weights ({shorten(str(error), 300)}). Fetch it again.") from error
     return _tensors(content, path)
 
 
-def _require_plain(path: Path) -> None:
-    """Raise CheckpointError unless an archive of torch.save is stored plainly and imports only what is allowed."""
+def _named_in_archive(path: Path) -> set[str]:
+    """What the pickle in an archive of torch.save imports. CheckpointError unless the archive is stored plainly."""
     try:
         with zipfile.ZipFile(path) as archive:
             records = archive.infolist()
@@ -116,9 +118,29 @@ def _require_plain(path: Path) -> None:
                 raise CheckpointError(f"{path} holds the records {shorten([r.filename for r in records][:6], 200)}; weights of torch.save have one data.pkl. Is it a TorchScript?")
             if pickles[0].file_size > LARGEST_PICKLE:
                 raise CheckpointError(f"{path} holds a pickle of {pickles[0].file_size:,} bytes, more than any list of tensors needs. Do not use it.")
-            names = globals_of(archive.read(pickles[0]))
+            return globals_of(archive.read(pickles[0]))
     except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError, ValueError) as error:
         raise CheckpointError(f"{path} is a damaged archive of torch.save ({shorten(str(error), 200)}). Fetch it again.") from error
+
+
+def _named_in_pickles(path: Path) -> set[str]:
+    """What the pickles of a file of torch before 1.6 import: its mark, two of its writer, the content and the list of storages, before the bytes of the tensors."""
+    found: set[str] = set()
+    try:
+        with open(path, "rb") as file:
+            if not any(argument == MARK for _, argument, _ in pickletools.genops(file)):
+                raise ValueError("it does not begin with torch's mark")
+            for _ in range(4):
+                found |= globals_of(file)
+                if file.tell() > LARGEST_PICKLE:
+                    raise ValueError(f"a pickle of more than {LARGEST_PICKLE:,} bytes")
+    except (OSError, EOFError, ValueError) as error:
+        raise CheckpointError(f"{path} is a pickle, and none that torch.save wrote, or it is damaged ({shorten(str(error), 200)}). Fetch it again.") from error
+    return found
+
+
+def _require_allowed(names: set[str], path: Path) -> None:
+    """Raise CheckpointError when a pickle imports more than weights need."""
     forbidden = sorted(names - ALLOWED)
     if forbidden:
         raise CheckpointError(
@@ -127,8 +149,8 @@ def _require_plain(path: Path) -> None:
         )
 
 
-def globals_of(data: bytes) -> set[str]:
-    """Everything that a pickle imports, as module.name, found without running it. ValueError when it is no pickle."""
+def globals_of(data: bytes | BinaryIO) -> set[str]:
+    """Everything that a pickle imports, as module.name, found without running it; a file is read to the pickle's end. ValueError when it is no pickle."""
     found: set[str] = set()
     for operation, argument, _ in pickletools.genops(data):
         if operation.name in ("GLOBAL", "INST"):

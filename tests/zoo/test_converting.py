@@ -153,11 +153,6 @@ def test_archives_that_are_not_of_torch_save(tmp_path):
     for path, words in cases:
         with pytest.raises(CheckpointError, match=words):
             read_release(path)
-    old = io.BytesIO()
-    torch.save({"a": torch.ones(2)}, old, _use_new_zipfile_serialization=False)
-    (tmp_path / "old.pth").write_bytes(old.getvalue())
-    with pytest.raises(CheckpointError, match="before 1.6"):
-        read_release(tmp_path / "old.pth")
     (tmp_path / "cut.pth").write_bytes((tmp_path / "script.pth").read_bytes()[:60])
     with pytest.raises(CheckpointError, match="damaged"):
         read_release(tmp_path / "cut.pth")
@@ -166,6 +161,26 @@ def test_archives_that_are_not_of_torch_save(tmp_path):
     (tmp_path / "page.pth").write_text("<!DOCTYPE html><html>")
     with pytest.raises(CheckpointError, match="HTML page"):
         read_release(tmp_path / "page.pth")
+
+
+def test_a_file_of_torch_before_1_6(tmp_path):
+    """As the authors of pretrain-gnns saved theirs."""
+    state = Golden.read(GOLDEN.parent / "graph" / "pretrain_gnns.safetensors").state
+    own = OrderedDict((name.removeprefix("gnn."), tensor) for name, tensor in state.items() if name.startswith("gnn."))
+    old = io.BytesIO()
+    torch.save(own, old, _use_new_zipfile_serialization=False)
+    (tmp_path / "supervised_contextpred.pth").write_bytes(old.getvalue())
+    convert(tmp_path / "supervised_contextpred.pth", layout="official", to=tmp_path / "out")
+    model = zoo.from_pretrained(tmp_path / "out")
+    assert model.system == "graph/encoder" and all(model.state_dict()[f"encoder.{name}"].equal(tensor) for name, tensor in own.items())
+    torch.save({"a": Touch(tmp_path / "mark")}, tmp_path / "evil.pth", _use_new_zipfile_serialization=False)
+    for name, content, words in [
+        ("cut", old.getvalue()[:200], "is a pickle, and none that torch.save wrote, or it is damaged"), ("short", old.getvalue()[:-8], "cannot be read as weights"),
+        ("other", pickle.dumps(own, 2), "does not begin with torch's mark"), ("evil", (tmp_path / "evil.pth").read_bytes(), "wants to import"),
+    ]:  # fmt: skip
+        (tmp_path / f"{name}.pth").write_bytes(content)
+        with pytest.raises(CheckpointError, match=words):
+            read_release(tmp_path / f"{name}.pth")
 
 
 def test_what_is_no_weight_is_named(tmp_path):
