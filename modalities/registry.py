@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from trainer import config
 from trainer.errors import ConfigError, MissingDependencyError, UnknownNameError, did_you_mean, shorten
 
 MODALITIES = ("vision", "video", "time_series", "graph")
@@ -138,6 +139,12 @@ def system_class(name: str) -> type:
             f"{shorten(name)} is no system of the zoo.{did_you_mean(str(name), systems())} Known: {', '.join(systems())}."
         )
     return load(systems()[name].target)
+
+
+def config_of(name: str, **changes: Any) -> Any:
+    """The config of a registered model, with further fields changed; UnknownNameError with the nearest name."""
+    entry = find(name)
+    return config.replace(system_class(entry.system).config_class(), {**entry.fields, **changes})
 
 
 def find_recipe(name: str) -> Any:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
+from torch import nn
 
 from trainer.callback import Callback
 from trainer.errors import CheckpointError, ConfigError, ModelError, did_you_mean
@@ -84,19 +85,26 @@ def measure(evaluators: Sequence[Evaluator], objective: Objective) -> dict[str, 
 
 
 @contextlib.contextmanager
-def _undisturbed(objective: Objective) -> Iterator[None]:
-    """Evaluation mode, no gradients, fixed random numbers; afterwards all goes on as if nothing had happened."""
-    modes = {module: module.training for module in objective.modules()}
-    devices = {p.device for p in objective.parameters() if p.device.type == "cuda"}
-    objective.eval()
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards every part is in the mode that it was in: frozen parts stay in evaluation mode."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
     try:
-        with seeded(0), torch.random.fork_rng([d.index for d in devices]), torch.inference_mode():
-            for device in devices:
-                torch.cuda.default_generators[device.index].manual_seed(0)
+        with torch.inference_mode():
             yield
     finally:
-        for module, mode in modes.items():  # one by one: frozen parts stay in evaluation mode
-            module.training = mode
+        for part, mode in modes.items():
+            part.training = mode
+
+
+@contextlib.contextmanager
+def _undisturbed(objective: Objective) -> Iterator[None]:
+    """Evaluation mode, no gradients, fixed random numbers; afterwards all goes on as if nothing had happened."""
+    devices = {p.device for p in objective.parameters() if p.device.type == "cuda"}
+    with evaluating(objective), seeded(0), torch.random.fork_rng([d.index for d in devices]):
+        for device in devices:
+            torch.cuda.default_generators[device.index].manual_seed(0)
+        yield
 
 
 class Evaluate(Callback):

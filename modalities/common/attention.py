@@ -8,6 +8,7 @@ from torch import Tensor
 
 from modalities.common.model import Model
 from trainer.errors import ModelError
+from trainer.evaluation import evaluating
 from trainer.objective import Batch
 
 
@@ -24,12 +25,11 @@ def attention_maps(model: Model, batch: Batch, layer: int = -1) -> Tensor:
         raise ModelError(f"Attention is drawn for vision transformers with a block {layer}; this {type(model).__name__} has {len(blocks or ())} blocks.")
     seen: list[Tensor] = []
     hook = block.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    was_training = model.training
     try:
-        model.eval().tokens(batch)
+        with evaluating(model):
+            model.tokens(batch)
     finally:
         hook.remove()
-        model.train(was_training)
     attention, x = block.attn, block.norm1(seen[0])  # (B, N, D)
     q, k, _ = attention.qkv(x).unflatten(-1, (3, -1, attention.head_dim)).permute(2, 0, 3, 1, 4).unbind(0)
     shares = (attention.q_norm(q) @ attention.k_norm(k).transpose(-2, -1) * attention.scale).float().softmax(dim=-1)  # (B, heads, N, N)

@@ -8,11 +8,14 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from modalities.common.model import Model
 from trainer.errors import MissingDependencyError, ModelError
+from trainer.files import write_json
+from trainer.weights import write_safetensors
 
+State = dict[str, Tensor]
 Run = Callable[[Any], dict[str, Tensor]]
 """An input of the model, (B, ...) or what `Export.example` gives -> what comes out, by the names of `Model.outputs`, and others that the export adds."""
 
@@ -54,6 +57,29 @@ def transformers_library() -> ModuleType:
     except ModuleNotFoundError as error:
         raise MissingDependencyError("transformers is not installed, and the export is checked by loading it there: pip install 'modality-zoo[transformers]'.") from error
     return transformers
+
+
+def transformers_files(state: State, config: dict[str, Any], processor: dict[str, Any] | None) -> Callable[[Path], None]:
+    """What writes a model into a folder as transformers reads it; without a processor there is no file of it."""
+
+    def write(folder: Path) -> None:
+        write_safetensors(state, folder / "model.safetensors")
+        write_json(folder / "config.json", {**config, "dtype": "float32"})
+        if processor is not None:
+            write_json(folder / "preprocessor_config.json", processor)
+
+    return write
+
+
+def in_transformers(folder: Path, name: str, architecture: str, **options: Any) -> nn.Module:
+    """The model of a folder, in evaluation mode, opened by an Auto class of transformers. ModelError unless it becomes an `architecture` and every weight is there."""
+    transformers = transformers_library()
+    with quiet(transformers.logging):
+        theirs, report = getattr(transformers, name).from_pretrained(folder, output_loading_info=True, local_files_only=True, **options)
+    lacking = {key: sorted(map(str, value)) for key, value in report.items() if value}
+    if lacking or type(theirs).__name__ != architecture:
+        raise ModelError(f"transformers loads this model as {type(theirs).__name__} and only in part: {lacking}.")
+    return theirs.eval()
 
 
 @contextmanager

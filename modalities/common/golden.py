@@ -113,6 +113,20 @@ def model_of(golden: Golden, interop: ModuleType, defaults: dict[str, Any]) -> M
     return cls.from_state(from_dict(cls.config_class, fields, where), state, where).requires_grad_(True)
 
 
+def model_and_objective(golden: Golden, interop: ModuleType, defaults: dict[tuple[str, str], dict[str, Any]]) -> tuple[Model, dict[str, Any]]:
+    """The model of a file, every parameter with gradient, and the fields of its objective, read by `interop.from_layout`.
+
+    `defaults`: (model, family of layouts) -> as for `model_of`. CheckpointError when the weights are those of another system.
+    """
+    where, family = str(golden.path), golden.layout.split("-")[0]
+    config = {**defaults.get((golden.model, family), {}), **golden.config}
+    system, fields, objective, state = interop.from_layout(golden.state, config, golden.layout, where)
+    if system.replace("-", "_") != golden.model:
+        raise CheckpointError(f"{where} says it holds a {golden.model}, but its weights are those of a {system}.")
+    cls = registry.system_class(system)
+    return cls.from_state(from_dict(cls.config_class, fields, where), state, where).requires_grad_(True), objective
+
+
 def gradients_of(loss: Tensor, model: nn.Module) -> dict[str, Tensor]:
     """Gradient of `loss` for every parameter of `model` by its name; zeros where the loss does not depend on it."""
     names, parameters = zip(*((n, p) for n, p in model.named_parameters() if p.requires_grad))

@@ -102,6 +102,36 @@ def statistics_of_transformers(preprocessing: Any, where: str) -> Fields:
     return {ours: preprocessing[theirs] for ours, theirs in (("mean", "image_mean"), ("std", "image_std")) if theirs in preprocessing}
 
 
+def transformers_fields(config: Any, decoder: bool = False, labels: bool = False) -> Fields:
+    """What config.json of transformers says of a vision transformer, and of its decoder or its classes, in the words of their config."""
+    c = config
+    fields: Fields = {
+        "hidden_size": c.embed_dim,
+        "num_hidden_layers": c.depth,
+        "num_attention_heads": c.num_heads,
+        "intermediate_size": int(c.embed_dim * c.mlp_ratio),
+        "hidden_act": c.activation,
+        "layer_norm_eps": c.norm_eps,
+        "num_channels": c.in_chans,
+    }
+    if decoder:
+        fields |= {
+            "decoder_num_attention_heads": c.decoder_num_heads,
+            "decoder_hidden_size": c.decoder_embed_dim,
+            "decoder_num_hidden_layers": c.decoder_depth,
+            "decoder_intermediate_size": int(c.decoder_embed_dim * c.decoder_mlp_ratio),
+        }
+    if labels:
+        names = dict(enumerate(c.class_names or [f"LABEL_{i}" for i in range(c.num_classes)]))
+        fields |= {"id2label": names, "label2id": {name: i for i, name in names.items()}}
+        fields |= {"problem_type": "multi_label_classification"} if c.multi_label else {}
+    return fields
+
+
+DROPOUT_OF_TRANSFORMERS = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "initializer_range": 0.02}
+"""What config.json of a masked auto-encoder says besides."""
+
+
 def settle_heads(fields: Fields, encoder: Mapping[int, int], decoder: Mapping[int, int], where: str) -> None:
     """Fill in the published number of heads (width -> heads) where the config says none. CheckpointError for a width that is no published one."""
     for width, heads, published in (("embed_dim", "num_heads", encoder), ("decoder_embed_dim", "decoder_num_heads", decoder)):

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import networkx as nx
 import numpy as np
-import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -22,6 +21,7 @@ from modalities.graph.models.graphmae import GraphMAE
 from modalities.graph.objectives.graphmae import GraphMAEObjectiveConfig
 from modalities.graph.preprocess import collate
 from trainer.errors import DataError
+from trainer.evaluation import evaluating
 from trainer.files import explain
 from trainer.randomness import seeded
 
@@ -102,13 +102,10 @@ def save(figure: Figure, path: Path | str) -> Path:
 
 def draw_errors(model: GraphMAE, config: GraphMAEObjectiveConfig, graphs: Sequence[Data], path: Path | str, title: str) -> Path:
     """Graphs whose hidden nodes are coloured by how wrong their reconstruction is, always with the same nodes hidden; the others are grey."""
-    was_training = model.training
-    model.eval()
     objective, found = config.build(model), []
     for graph in graphs:
-        with seeded(0), torch.inference_mode():
+        with seeded(0), evaluating(model):
             found.append(objective.errors(collate([graph]).to(model.device)).float().cpu().numpy())
-    model.train(was_training)
     captions = [f"{graph.num_nodes} nodes, error {np.nanmean(value):.2f}" for graph, value in zip(graphs, found)]
     return draw_graphs(graphs, found, captions, path, title, "1 - cosine of predicted and true features")
 

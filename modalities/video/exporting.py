@@ -6,14 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modalities.common.exporting import Export, Run, quiet, transformers_library
+from modalities.common.exporting import Export, Run, in_transformers, transformers_files, transformers_library
 from modalities.common.model import Model
 from modalities.video.interop.videomae import EPS_OF_TRANSFORMERS, Fields, to_transformers
 from modalities.video.models.videomae import VideoMAE
 from modalities.video.preprocess import VideoPreprocess
 from trainer.errors import ModelError
-from trainer.files import write_json
-from trainer.weights import write_safetensors
 
 RATIO = 0.5
 """Share of the places that is hidden when the prediction is compared."""
@@ -21,7 +19,7 @@ RATIO = 0.5
 
 def transformers_export(model: Model, objective: Fields) -> Export:
     """For transformers' Auto classes: VideoMAEForPreTraining or VideoMAEForVideoClassification. ModelError for what they cannot hold."""
-    transformers = transformers_library()
+    transformers_library()
     if not isinstance(model, VideoMAE) and not model.config.num_classes:
         raise ModelError("transformers' VideoMAE has no norm after the mean of the tokens without a head, so it cannot hold a classifier without classes. Export the whole VideoMAE.")
     state, config = to_transformers(model, objective)
@@ -29,19 +27,8 @@ def transformers_export(model: Model, objective: Fields) -> Export:
     name = "AutoModelForPreTraining" if isinstance(model, VideoMAE) else "AutoModelForVideoClassification"
     preprocess = model.preprocess if isinstance(model.preprocess, VideoPreprocess) and model.preprocess.channels == 3 else None
 
-    def write(folder: Path) -> None:
-        write_safetensors(state, folder / "model.safetensors")
-        write_json(folder / "config.json", {**config, "dtype": "float32"})
-        if preprocess is not None:
-            write_json(folder / "preprocessor_config.json", _processor(preprocess))
-
     def load(folder: Path) -> Run:
-        with quiet(transformers.logging):
-            theirs, report = getattr(transformers, name).from_pretrained(folder, output_loading_info=True, local_files_only=True)
-        lacking = {key: sorted(map(str, value)) for key, value in report.items() if value}
-        if lacking or type(theirs).__name__ != architecture:
-            raise ModelError(f"transformers loads this model as {type(theirs).__name__} and only in part: {lacking}.")
-        return _run(theirs.eval(), model)
+        return _run(in_transformers(folder, name, architecture), model)
 
     def expected(x: Tensor) -> dict[str, Tensor]:
         return model.outputs({"video": x}) | {"prediction": model({"video": x}, _noise(model, len(x)), RATIO, everywhere=False).prediction}
@@ -49,7 +36,7 @@ def transformers_export(model: Model, objective: Fields) -> Export:
     eps = model.config.last_norm_eps
     return Export(
         "transformers",
-        write,
+        transformers_files(state, config, None if preprocess is None else _processor(preprocess)),
         load,
         f'from transformers import {name}\n\nmodel = {name}.from_pretrained("PLACE")  # pixel_values: (B, T, C, H, W), frames before channels',
         (),

@@ -15,6 +15,7 @@ import torch
 from modalities import registry
 from modalities.common import pretrained
 from modalities.common.attention import attention_maps
+from modalities.common.budgets import few_labels, linear_probe
 from modalities.common.classification import Classification, ClassificationConfig
 from modalities.common.confusion import confusion_view
 from modalities.common.evaluation import ReportedEvaluator
@@ -28,6 +29,7 @@ from modalities.video.models.vit import VideoClassifier
 from modalities.video.pictures import animation, attended, strip_sheet
 from trainer.config import replace
 from trainer.errors import ConfigError
+from trainer.evaluation import evaluating
 from trainer.optim import OptimConfig
 from trainer.recipe import TrainConfig
 from trainer.schedule import ScheduleConfig
@@ -98,15 +100,12 @@ class FinetuneRecipe(ModelRecipe):
         pixels = preprocess.pixels(videos).clamp(0, 1)
 
         def draw(objective: Classification, path: Path, title: str) -> None:
-            was_training = objective.training
-            objective.eval()
-            with torch.inference_mode():
+            with evaluating(objective):
                 batch = {"video": videos.to(objective.model.device)}
                 said = objective.model(batch).argmax(dim=1).tolist()
             rows = {"clip": pixels}
             if isinstance(objective.model, VideoClassifier):
                 rows["attention"] = attended(pixels, attention_maps(objective.model, batch))
-            objective.train(was_training)
             names = [f"{test.classes[s['label']]} → {test.classes[k]}" for s, k in zip(shown, said)]
             strip_sheet(rows, path, f"{title}: label → prediction", names)
             animation(rows, path.with_suffix(".gif"))
@@ -136,9 +135,7 @@ def default_recipe(model: str, head: str = "linear", data: str = "") -> Finetune
     else:
         shared |= dict(data=LabelledVideos(data))
     if head == "probe":
-        optim = OptimConfig(name="lars", base_lr=0.1, betas=None, weight_decay=0.0)
-        train = TrainConfig(batch_size=64, epochs=50, optim=optim, schedule=ScheduleConfig(warmup=0.1))
-        return FinetuneRecipe(**shared, head="probe", drop_path=0.0, objective=ClassificationConfig.plain(), train=train)
+        return FinetuneRecipe(**shared, head="probe", drop_path=0.0, objective=ClassificationConfig.plain(), train=linear_probe(64, epochs=50, warmup=0.1))
     base_lr, epochs, drop_path = (5e-4, 75, 0.1) if width <= 768 else (2e-3, 35, 0.1)
     optim = OptimConfig(base_lr=base_lr, betas=(0.9, 0.999), weight_decay=0.05, layer_decay=0.75)
     schedule = ScheduleConfig(warmup=5 / epochs, warmup_start=1e-6 / base_lr, floor=1e-6 / base_lr)
@@ -156,15 +153,7 @@ def motion_recipe(model: str, data: LabelledVideos, seed: int, scratch: bool = F
         test_crops=1,
         objective=ClassificationConfig.plain(),
         data=data,
-        train=TrainConfig(
-            batch_size=40,
-            steps=100,
-            seed=seed,
-            log_every=50,
-            pictures=1,
-            optim=OptimConfig(lr=2e-3, betas=(0.9, 0.999), weight_decay=0.05),
-            schedule=ScheduleConfig(warmup=0.05),
-        ),
+        train=few_labels(40, 100, 2e-3, seed),
     )
 
 

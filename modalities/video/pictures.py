@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from modalities.common.reconstruction import MaskedReconstruction
 from modalities.common.sheets import GAP, GREY, INK, PAPER, TEXT, cell, font, new_sheet, resized, save_sheet, shortened, spread
 from trainer.errors import DataError
+from trainer.evaluation import evaluating
 from trainer.files import explain
 
 FRAMES = 8
@@ -89,11 +90,9 @@ def animation(rows: Mapping[str, Tensor], path: Path | str) -> Path:
 
 def draw_reconstructions(objective: MaskedReconstruction, videos: Tensor, noise: Tensor | None, path: Path, title: str) -> None:
     """Draw original | masked | reconstructed of normalised clips (B, C, T, H, W): a PNG, and an animated GIF beside it."""
-    was_training, device = objective.training, objective.model.device
-    objective.eval()
-    with torch.inference_mode():
+    device = objective.model.device
+    with evaluating(objective):
         shown = objective.reconstruct({"video": videos.to(device)}, None if noise is None else noise.to(device))
-    objective.train(was_training)
     rows = {label: clips.float().cpu() for label, clips in shown.items()}
     strip_sheet(rows, path, title)
     animation(rows, Path(path).with_suffix(".gif"))

@@ -10,7 +10,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from modalities.common.exporting import Export, Run, quiet, transformers_library
+from modalities.common.exporting import Export, Run, in_transformers, quiet, transformers_files, transformers_library
+from modalities.common.interop import transformers_fields
 from modalities.common.model import Model
 from modalities.common.vit import ViTEncoder
 from modalities.vision.interop.mae import Fields, State, to_layout, to_timm, to_transformers
@@ -19,8 +20,6 @@ from modalities.vision.models.poa import POA
 from modalities.vision.models.vit import ViTClassifier
 from modalities.vision.preprocess import ImagePreprocess
 from trainer.errors import ModelError
-from trainer.files import write_json
-from trainer.weights import write_safetensors
 
 ACTIVATIONS = {
     "gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "quick_gelu": "quick_gelu",
@@ -138,27 +137,20 @@ def transformers_export(model: Model, objective: Fields) -> Export:
     options: dict[str, Any] = {"add_pooling_layer": False} if without else {}
     preprocess = model.preprocess if isinstance(model.preprocess, ImagePreprocess) and model.preprocess.channels == 3 else None
 
-    def write(folder: Path) -> None:
-        write_safetensors(state, folder / "model.safetensors")
-        write_json(folder / "config.json", {**config, "dtype": "float32"})
-        if preprocess is not None:
-            write_json(folder / "preprocessor_config.json", _processor(preprocess))
-
     def load(folder: Path) -> Run:
+        theirs = in_transformers(folder, name, architecture, **options)
+        if not isinstance(model, MAE):
+            return _vit_run(theirs, model)
         with quiet(transformers.logging):
-            theirs, report = getattr(transformers, name).from_pretrained(folder, output_loading_info=True, local_files_only=True, **options)
-            encoder = transformers.AutoModel.from_pretrained(folder, mask_ratio=0.0, local_files_only=True) if isinstance(model, MAE) else None
-        lacking = {key: sorted(map(str, value)) for key, value in report.items() if value}
-        if lacking or type(theirs).__name__ != architecture:
-            raise ModelError(f"transformers loads this model as {type(theirs).__name__} and only in part: {lacking}.")
-        return _mae_run(theirs.eval(), encoder.eval(), model) if encoder is not None else _vit_run(theirs.eval(), model)
+            encoder = transformers.AutoModel.from_pretrained(folder, mask_ratio=0.0, local_files_only=True)
+        return _mae_run(theirs, encoder.eval(), model)
 
     def expected(x: Tensor) -> dict[str, Tensor]:
         return model.outputs({"image": x}) | {"prediction": model({"image": x}, _noise(x, model.patch_embed.length), config["mask_ratio"]).prediction}
 
     return Export(
         "transformers",
-        write,
+        transformers_files(state, config, None if preprocess is None else _processor(preprocess)),
         load,
         f'from transformers import AutoImageProcessor, {name}\n\nmodel = {name}.from_pretrained("PLACE"{", add_pooling_layer=False" if without else ""})' + (f"  # {usage}" if usage else "")
         + ('\nprocessor = AutoImageProcessor.from_pretrained("PLACE", backend="pil")' if preprocess else ""),
@@ -222,22 +214,13 @@ def _vit(model: ViTClassifier) -> tuple[State, Fields]:
     state = {name: tensor for name, tensor in state.items() if not (mean and name.endswith("attention.key.bias"))}
     if headless:
         state = {name.removeprefix(f"{family}."): tensor for name, tensor in state.items()}
-    labels = dict(enumerate(c.class_names or [f"LABEL_{i}" for i in range(c.num_classes)]))
     config = {
         "architectures": [architecture],
         "model_type": family,
-        "hidden_size": c.embed_dim,
-        "num_hidden_layers": c.depth,
-        "num_attention_heads": c.num_heads,
-        "intermediate_size": int(c.embed_dim * c.mlp_ratio),
-        "hidden_act": c.activation,
-        "layer_norm_eps": c.norm_eps,
+        **transformers_fields(c, labels=not headless),
         "image_size": c.input_size[0],
         "patch_size": c.patch_size[0],
-        "num_channels": c.in_chans,
-        **({"id2label": labels, "label2id": {label: i for i, label in labels.items()}} if not headless else {}),
         **({"qkv_bias": c.qkv_bias} if not mean else {}),
-        **({"problem_type": "multi_label_classification"} if c.multi_label and not headless else {}),
     }
     beit = {
         "use_absolute_position_embeddings": True, "use_relative_position_bias": False, "use_shared_relative_position_bias": False,

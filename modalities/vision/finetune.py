@@ -17,6 +17,7 @@ import torch
 
 from modalities import registry
 from modalities.common import pretrained
+from modalities.common.budgets import few_labels, linear_probe
 from modalities.common.confusion import confusion_view
 from modalities.common.evaluation import ReportedEvaluator
 from modalities.common.run import Draw, ModelRecipe
@@ -34,9 +35,9 @@ from modalities.vision.views import encoder_views
 from modalities.vision.pictures_maps import first_in_colour
 from modalities.vision.segment import SegmentationRecipe, segmentation_recipe
 from modalities.vision.starting import starting_encoder
-from trainer import config as settings
 from trainer.collate import stack
 from trainer.errors import ConfigError, did_you_mean
+from trainer.evaluation import evaluating
 from trainer.optim import OptimConfig
 from trainer.recipe import TrainConfig
 from trainer.schedule import ScheduleConfig
@@ -117,11 +118,8 @@ class FinetuneRecipe(ModelRecipe):
             return ", ".join(test.classes[k] for k in (label == 1).nonzero().flatten().tolist()) or "none"
 
         def draw(objective: Classification | MultiLabel, path: Path, title: str) -> None:
-            was_training = objective.training
-            objective.eval()
-            with torch.inference_mode():
+            with evaluating(objective):
                 logits = objective.model({key: maps.to(objective.model.device) for key, maps in shown.items()}).cpu()
-            objective.train(was_training)
             said = (logits > 0).float() if objective.model.config.multi_label else logits.argmax(dim=1)
             names = [f"{words(label)} → {words(k)}" for label, k in zip(labels, said)]
             contact_sheet(first_in_colour(shown, preprocess), names, path, f"{title}: label → prediction")
@@ -161,9 +159,7 @@ def default_recipe(model: str, head: str = "linear", data: str = "", preset: str
         changes = FinetuneAugment(auto_augment=None)
     shared = dict(recipe="vision/finetune", model=model, data=LabelledImages(data, augment=changes))
     if head == "probe":
-        optim = OptimConfig(name="lars", base_lr=0.1, betas=None, weight_decay=0.0)
-        train = TrainConfig(batch_size=256, epochs=90, optim=optim, schedule=ScheduleConfig(warmup=10 / 90))
-        return FinetuneRecipe(**shared, head="probe", drop_path=0.0, objective=ClassificationConfig.plain(), train=train)
+        return FinetuneRecipe(**shared, head="probe", drop_path=0.0, objective=ClassificationConfig.plain(), train=linear_probe(256, epochs=90, warmup=10 / 90))
     if isinstance(config, ConvNetConfig):
         return _convnet_recipe(config, shared)
     width = getattr(config, "embed_dim", 0)  # a network of timm has none, and `build` says that nothing fine-tunes it
@@ -213,8 +209,7 @@ def _config_of(model: str) -> Any:
         return MAEConfig()
     if model not in registry.entries():
         return pretrained.load(model).config
-    entry = registry.find(model)
-    return settings.replace(registry.system_class(entry.system).config_class(), entry.fields)
+    return registry.config_of(model)
 
 
 def digits_recipe(model: str, data: LabelledImages, seed: int, scratch: bool = False) -> FinetuneRecipe:
@@ -226,15 +221,7 @@ def digits_recipe(model: str, data: LabelledImages, seed: int, scratch: bool = F
         drop_path=0.0,
         objective=ClassificationConfig.plain(),
         data=data,
-        train=TrainConfig(
-            batch_size=100,
-            steps=400,
-            seed=seed,
-            log_every=50,
-            pictures=1,
-            optim=OptimConfig(lr=3e-3, betas=(0.9, 0.999), weight_decay=0.05),
-            schedule=ScheduleConfig(warmup=0.05),
-        ),
+        train=few_labels(100, 400, 3e-3, seed),
     )
 
 

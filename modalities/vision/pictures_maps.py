@@ -14,6 +14,7 @@ from modalities.vision.models.multimae import MultiMAE
 from modalities.vision.pictures import row_sheet, to_pixels
 from modalities.vision.preprocess import ImagePreprocess
 from modalities.vision.preprocess_paired import PairedPreprocess
+from trainer.evaluation import evaluating
 from trainer.objective import Batch
 
 NEAR_FAR = "viridis_r"
@@ -67,17 +68,15 @@ def cross_sheet(model: MultiMAE, batch: Batch, path: Path, title: str = "") -> P
 
     norm_rgb is no picture by itself and is left out, and so is what an input says of itself: all of it was visible.
     """
-    was_training = model.training
-    model.eval()
     preprocess = picture_of(model.preprocess)
     rows = inputs_in_colour(model, batch)
     for domain in list(rows):
         key = KEYS[domain]
-        guesses = model.cross_predict({key: batch[key].to(model.device)})
+        with evaluating(model):
+            guesses = model.cross_predict({key: batch[key].to(model.device)})
         for output, maps in guesses.items():
             if output not in (domain, "norm_rgb"):
                 rows[f"{domain} → {output}"] = coloured(output, maps, preprocess, logits=True)
-    model.train(was_training)
     return row_sheet(rows, path, title)
 
 
@@ -86,11 +85,8 @@ def segmentation_sheet(model: Model, batch: Batch, path: Path, title: str = "") 
 
     Below stand the colours of the classes, where they have names.
     """
-    was_training = model.training
-    model.eval()
-    with torch.inference_mode():
+    with evaluating(model):
         logits = model({key: tensor.to(model.device) for key, tensor in batch.items()})
-    model.train(was_training)
     preprocess = picture_of(model.preprocess)
     if isinstance(model, MultiInputEncoder):
         rows = inputs_in_colour(model, batch)

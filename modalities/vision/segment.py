@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from modalities.common.budgets import few_labels
 from modalities.common.confusion import confusion_view
 from modalities.common.evaluation import ReportedEvaluator
 from modalities.common.run import Draw, ModelRecipe
@@ -112,8 +113,5 @@ def segmentation_recipe(model: str, head: str = "linear", data: str = "") -> Seg
 
 def tiny_recipe(model: str, data: SegmentationPairs, seed: int, scratch: bool = False, inputs: tuple[str, ...] = ("rgb",)) -> SegmentationRecipe:
     """A short training on few labelled pictures, for tests and comparisons on the built-in set."""
-    train = TrainConfig(
-        batch_size=50, steps=200, seed=seed, log_every=50, pictures=1,
-        optim=OptimConfig(lr=2e-3, betas=(0.9, 0.999), weight_decay=0.05), schedule=ScheduleConfig(warmup=0.05),
-    )  # fmt: skip
+    train = few_labels(50, 200, 2e-3, seed)
     return SegmentationRecipe(recipe="vision/segmentation-tiny", model=model, scratch=scratch, inputs=inputs, drop_path=0.0, data=data, train=train)

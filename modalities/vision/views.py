@@ -12,6 +12,7 @@ from modalities.common.run import Draw
 from modalities.common.sheets import spread
 from modalities.vision.pictures import attention_sheet, neighbour_sheet
 from modalities.vision.sources import ImageSource
+from trainer.evaluation import evaluating
 from trainer.objective import Objective
 from trainer.randomness import seeded
 
@@ -50,11 +51,8 @@ def draw_attention(model: Model, images: Tensor, path: Path, title: str) -> Path
 
 def draw_alike(model: Model, images: Tensor, asked: list[int], path: Path, title: str) -> Path:
     """A sheet of some of the normalised images (B, C, H, W), each with the others whose features are nearest."""
-    was_training = model.training
-    model.eval()
-    with torch.inference_mode():
+    with evaluating(model):
         features = torch.cat([model.embed({"image": part.to(model.device)}).float().cpu() for part in images.split(32)])
-    model.train(was_training)
     cosine, nearest = most_alike(features, features[asked], min(NEIGHBOURS + 1, len(images)))
     others = [[(i, value) for i, value in zip(*row) if i != own][:NEIGHBOURS] for own, row in zip(asked, zip(nearest.tolist(), cosine.tolist()))]
     pictures = model.preprocess.denormalise(images)

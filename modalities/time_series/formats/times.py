@@ -25,7 +25,7 @@ def is_time(text: str) -> bool:
         float(text)
         return False
     except ValueError:
-        pass
+        pass  # no number: it may be a date
     try:
         parse([text], "a cell")
         return True

@@ -11,7 +11,7 @@ A batch holds
 - for training `target` (B, C, H) and `target_observed` (B, C, H): the future.
 """
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -73,7 +73,7 @@ class LossTerms:
     """What errors on this scale are multiplied by to be in the user's units, broadcast to (B, C, H)."""
 
 
-class Forecaster(Model):
+class Forecaster(Model, ABC):
     """Base of the forecasting models. A subclass defines `direct`, `context_length`, `direct_horizon`, and `levels` where it has quantiles."""
 
     input_key: ClassVar[str] = "series"

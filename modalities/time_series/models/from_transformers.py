@@ -16,7 +16,6 @@ from torch.nn import functional as F
 from modalities.time_series.frequency import TOKENS
 from modalities.time_series.models.forecaster import Forecast, Forecaster, LossTerms, require_series
 from modalities.time_series.models.samples import DECILES, forecast_of
-from modalities.time_series.preprocess import SeriesPreprocess
 from trainer.errors import ConfigError, DataError, ModelError, did_you_mean, shorten
 from trainer.objective import Batch
 from trainer.optional import library
@@ -74,9 +73,6 @@ class TransformersForecaster(Forecaster):
     @property
     def context_length(self) -> int:
         return self.network.config.context_length
-
-    def default_preprocess(self) -> SeriesPreprocess:
-        return SeriesPreprocess()
 
     def loss_terms(self, batch: Batch) -> LossTerms:
         """The forecast and the truth in the units of the series. DataError for a target beyond `direct_horizon`."""

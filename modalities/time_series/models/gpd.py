@@ -17,7 +17,6 @@ from modalities.common.linear import Linear
 from modalities.time_series.models.forecaster import Forecast, Forecaster, require_series
 from modalities.time_series.models.samples import DECILES, forecast_of
 from modalities.time_series.models.scaling import scaled, statistics
-from modalities.time_series.preprocess import SeriesPreprocess
 from trainer.errors import ConfigError
 from trainer.objective import Batch
 from trainer.randomness import seeded
@@ -173,9 +172,6 @@ class GPD(Forecaster):
 
     def embed(self, batch: Batch) -> Tensor:
         return self.tokens(batch).mean(1)
-
-    def default_preprocess(self) -> SeriesPreprocess:
-        return SeriesPreprocess()
 
 
 def _normal(like: Tensor) -> Tensor:

@@ -18,7 +18,6 @@ from modalities.common.positions import sincos_table
 from modalities.time_series.models.forecaster import Forecast, Forecaster, LossTerms, require_series
 from modalities.time_series.models.pointwise import Pointwise
 from modalities.time_series.models.scaling import scaled, statistics
-from modalities.time_series.preprocess import SeriesPreprocess
 from trainer.errors import ConfigError, DataError
 from trainer.objective import Batch
 
@@ -190,9 +189,6 @@ class GPHT(Forecaster):
         target = torch.cat([batch["series"][..., token:], batch["target"]], 2)
         observed = torch.cat([batch["observed"][..., token:], batch["target_observed"]], 2)
         return LossTerms(said.normed, (target - said.loc) / said.scale, observed, scale=said.scale)
-
-    def default_preprocess(self) -> SeriesPreprocess:
-        return SeriesPreprocess()
 
     def tokens(self, batch: Batch) -> Tensor:
         """Features of the last stage, channel by channel, (B, C * N, D)."""

@@ -18,7 +18,6 @@ from modalities.time_series.models.forecaster import Forecast, Forecaster, LossT
 from modalities.time_series.models.retention import SHORTEST
 from modalities.time_series.models.scaling import scaled, statistics
 from modalities.time_series.models.timelygpt_blocks import TimeConv, TimelyGPTBlocksConfig, new_blocks, new_start
-from modalities.time_series.preprocess import SeriesPreprocess
 from trainer.errors import ConfigError, DataError, ModelError
 from trainer.objective import Batch
 
@@ -130,9 +129,6 @@ class TimelyGPT(Forecaster):
 
     def input_in_words(self) -> str:
         return f"`series`: {self.config.in_chans} channel(s) in any unit, the last {self.context_length:,} points; NaN where a value is missing"
-
-    def default_preprocess(self) -> SeriesPreprocess:
-        return SeriesPreprocess()
 
     def tokens(self, batch: Batch) -> Tensor:
         """Features (B, N + 1, D); the first one knows nothing of the series. With target="tokens" the series is read as it is, otherwise scaled."""

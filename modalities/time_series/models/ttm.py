@@ -13,7 +13,6 @@ from modalities.time_series.models.ttm_config import TTMConfig
 from modalities.time_series.models.ttm_encoder import Backbone
 from modalities.time_series.models.ttm_heads import ForecastMixer, QuantileHead
 from modalities.time_series.models.ttm_layers import Mixers, Sizes
-from modalities.time_series.preprocess import SeriesPreprocess
 from trainer.config import replace
 from trainer.errors import DataError, ModelError
 from trainer.objective import Batch
@@ -162,9 +161,6 @@ class TTM(Forecaster):
 
     def reads(self, key: str) -> bool:
         return self._covariates(key) > 0
-
-    def default_preprocess(self) -> SeriesPreprocess:
-        return SeriesPreprocess(context_length=None)
 
     def direct(self, batch: Batch, horizon: int) -> Forecast:
         point, quantiles = self.predict(batch).in_units()

@@ -1,14 +1,11 @@
 """Recipes of GPHT, TimelyGPT and GPD on generated series: the papers' settings as far as they are known, and tiny ones that run in a minute on one core."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import ClassVar, TypeVar
 
 from modalities import registry
 from modalities.common.evaluation import HeldOut, ReportedEvaluator
-from modalities.common.run import Draw, ModelRecipe
+from modalities.common.run import ModelRecipe
 from modalities.time_series.codes import VisitsConfig
-from modalities.time_series.models.forecaster import Forecaster
 from modalities.time_series.models.gpd import GPD, GPDConfig
 from modalities.time_series.models.gpht import GPHT, GPHTConfig
 from modalities.time_series.models.timelygpt import TimelyGPT, TimelyGPTConfig
@@ -16,51 +13,12 @@ from modalities.time_series.models.timelygpt_codes import TimelyGPTCodes, Timely
 from modalities.time_series.objectives.denoising import DenoisingConfig
 from modalities.time_series.objectives.forecasting import ForecastingConfig
 from modalities.time_series.objectives.timelygpt import NextCode, NextCodeConfig
-from modalities.time_series.pictures import draw_batch
-from modalities.time_series.synthetic.windows import SyntheticData, SyntheticWindows
-from trainer.config import replace
+from modalities.time_series.recipes.base import GeneratedRecipe, tiny
 from trainer.generated import Generated
-from trainer.objective import Objective
 from trainer.optim import OptimConfig
 from trainer.recipe import TrainConfig
 from trainer.schedule import ScheduleConfig
 
-C = TypeVar("C")
-
-PICTURES = 6
-"""Forecasts in a sheet."""
-TASK = "time-series-forecasting"
-"""The Hub's name of it."""
-
-
-@dataclass(frozen=True)
-class GeneratedRecipe(ModelRecipe):
-    """Train on generated series. A subclass says which network, and its configs."""
-
-    network: ClassVar[type[Forecaster]]
-
-    data: SyntheticData = field(default_factory=SyntheticData)
-    """Which series."""
-    future: int | None = None
-    """Steps of the future in a training window. Null: as many as the model says at once."""
-
-    def build(self) -> tuple[SyntheticWindows, Objective]:
-        model = self.network(self.model)
-        model.name, model.preprocess = self.recipe, model.default_preprocess()
-        return self.data.build(model.context_length, self.future or model.direct_horizon), self.objective.build(model)
-
-    def evaluators(self, source: SyntheticWindows, objective: Objective) -> list[ReportedEvaluator]:
-        """The loss on held-out windows."""
-        return [HeldOut(source.held_out, TASK, "training loss")]
-
-    def draw(self, objective: Objective, source: SyntheticWindows) -> Draw:
-        """Draws forecasts of a few held-out windows, always the same."""
-        batch = source.held_out.fetch(range(min(PICTURES, len(source.held_out))))
-
-        def draw(objective: Objective, path: Path, title: str) -> None:
-            draw_batch(objective.export(), batch, path, title)
-
-        return draw
 
 
 @dataclass(frozen=True)
@@ -128,7 +86,7 @@ def gpht_base() -> GPHTRecipe:
 
 def gpht_tiny() -> GPHTRecipe:
     """A minute shows that it learns."""
-    return GPHTRecipe(recipe="time_series/gpht-tiny", model=_fields(GPHTConfig(), "time_series/gpht-tiny"), objective=ForecastingConfig("mae", clip=10.0), train=tiny(64, 300, 2e-3))
+    return GPHTRecipe(recipe="time_series/gpht-tiny", model=registry.config_of("time_series/gpht-tiny"), objective=ForecastingConfig("mae", clip=10.0), train=tiny(64, 300, 2e-3))
 
 
 def timelygpt_base() -> TimelyGPTRecipe:
@@ -142,25 +100,15 @@ def timelygpt_base() -> TimelyGPTRecipe:
 def timelygpt_tiny() -> TimelyGPTRecipe:
     """A minute shows that it learns."""
     name = "time_series/timelygpt-tiny"
-    return TimelyGPTRecipe(recipe=name, model=_fields(TimelyGPTConfig(), name), objective=ForecastingConfig("mae", clip=10.0), future=32, train=tiny(32, 200, 2e-3))
+    return TimelyGPTRecipe(recipe=name, model=registry.config_of(name), objective=ForecastingConfig("mae", clip=10.0), future=32, train=tiny(32, 200, 2e-3))
 
 
 def timelygpt_codes_tiny() -> CodesRecipe:
     """Generated visits of 24 codes."""
     name = "time_series/timelygpt-codes-tiny"
-    return CodesRecipe(recipe=name, model=_fields(TimelyGPTCodesConfig(), name), train=tiny(64, 300, 3e-3))
+    return CodesRecipe(recipe=name, model=registry.config_of(name), train=tiny(64, 300, 3e-3))
 
 
 def gpd_tiny() -> GPDRecipe:
     """A minute shows that the loss falls."""
-    return GPDRecipe(recipe="time_series/gpd-tiny", model=_fields(GPDConfig(), "time_series/gpd-tiny"), train=tiny(256, 600, 1e-3))
-
-
-def _fields(config: C, name: str) -> C:
-    """A config with the fields of a registered model."""
-    return replace(config, registry.find(name).fields)
-
-
-def tiny(batch_size: int, steps: int, lr: float) -> TrainConfig:
-    """Training of a minute on one core."""
-    return TrainConfig(batch_size=batch_size, steps=steps, optim=OptimConfig(lr=lr, betas=(0.9, 0.98), weight_decay=0.01, clip_norm=1.0), schedule=ScheduleConfig(warmup=0.05))
+    return GPDRecipe(recipe="time_series/gpd-tiny", model=registry.config_of("time_series/gpd-tiny"), train=tiny(256, 600, 1e-3))

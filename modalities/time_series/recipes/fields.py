@@ -10,7 +10,7 @@ from modalities.time_series.models.ce_ssl import CESSL, CESSLConfig
 from modalities.time_series.models.sspt import SSPT, SSPTConfig
 from modalities.time_series.objectives.ecg import ECGClassification, ECGClassificationConfig
 from modalities.time_series.objectives.stocks import StockPretraining, StockPretrainingConfig, StockSelection, StockSelectionConfig
-from modalities.time_series.recipes.decoders import tiny
+from modalities.time_series.recipes.base import tiny
 from modalities.time_series.stocks import StockDays, StocksConfig, StockWindows
 from trainer.config import replace
 from trainer.errors import ConfigError
@@ -95,18 +95,18 @@ class ECGRecipe(ModelRecipe):
 
 def sspt_tiny() -> StockRecipe:
     """Ten generated stocks."""
-    return StockRecipe(recipe="time_series/sspt-tiny", model=replace(SSPTConfig(), registry.find("time_series/sspt-tiny").fields), train=tiny(256, 300, 1e-3))
+    return StockRecipe(recipe="time_series/sspt-tiny", model=registry.config_of("time_series/sspt-tiny"), train=tiny(256, 300, 1e-3))
 
 
 def sspt_tiny_stage2() -> StockSelectionRecipe:
     """Fine-tuning on the days of ten generated stocks, whose returns nobody can tell: it shows how it is done."""
-    model = replace(SSPTConfig(), registry.find("time_series/sspt-tiny").fields)
+    model = registry.config_of("time_series/sspt-tiny")
     return StockSelectionRecipe(recipe="time_series/sspt-tiny-stage2", model=model, train=tiny(32, 100, 1e-3))
 
 
 def sspt_nasdaq() -> StockRecipe:
     """The authors' settings for the stocks of NASDAQ; `--data.path` names the folder of their prices."""
-    model = replace(SSPTConfig(), registry.find("time_series/sspt-nasdaq").fields)
+    model = registry.config_of("time_series/sspt-nasdaq")
     return StockRecipe(
         recipe="time_series/sspt-nasdaq", model=model,
         train=TrainConfig(batch_size=1024, epochs=100, optim=OptimConfig(lr=1e-3, betas=(0.9, 0.999), weight_decay=0.0), schedule=ScheduleConfig(warmup=0.0)),
@@ -115,4 +115,4 @@ def sspt_nasdaq() -> StockRecipe:
 
 def ce_ssl_tiny() -> ECGRecipe:
     """Generated records with four findings."""
-    return ECGRecipe(recipe="time_series/ce-ssl-tiny", model=replace(CESSLConfig(), registry.find("time_series/ce-ssl-tiny").fields), train=tiny(32, 200, 3e-3))
+    return ECGRecipe(recipe="time_series/ce-ssl-tiny", model=registry.config_of("time_series/ce-ssl-tiny"), train=tiny(32, 200, 3e-3))

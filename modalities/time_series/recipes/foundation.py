@@ -14,10 +14,7 @@ from modalities.time_series.models.time_moe import TimeMoE, TimeMoEConfig
 from modalities.time_series.objectives.chronos import Chronos2LossConfig, ChronosBoltLossConfig
 from modalities.time_series.objectives.forecasting import ForecastingConfig
 from modalities.time_series.objectives.time_moe import TimeMoELossConfig
-from modalities.time_series.recipes.decoders import GeneratedRecipe
-from modalities.time_series.synthetic.windows import SyntheticWindows
-from trainer.config import replace
-from trainer.objective import Objective
+from modalities.time_series.recipes.base import GeneratedRecipe
 from trainer.optim import OptimConfig
 from trainer.recipe import TrainConfig
 from trainer.schedule import ScheduleConfig
@@ -70,10 +67,9 @@ class FlowStateRecipe(GeneratedRecipe):
     objective: ForecastingConfig = field(default_factory=lambda: ForecastingConfig("pinball", clip=15.0))
     """Which error."""
 
-    def build(self) -> tuple[SyntheticWindows, Objective]:
-        _, objective = super().build()
-        model = objective.export()
-        return self.data.build(self.model.context_length, self.future or model.direct_horizon), objective
+    def past(self, model: FlowState) -> int:
+        """The context at speed 1; a model at another speed reads more or less of it."""
+        return self.model.context_length
 
 
 CHRONOS = TrainConfig(
@@ -94,7 +90,7 @@ MICRO = TrainConfig(batch_size=64, steps=300, optim=OptimConfig(lr=2e-3, betas=(
 
 def preset(kind: type[GeneratedRecipe], name: str, train: TrainConfig) -> ModelRecipe:
     """The recipe of a registered model."""
-    return kind(recipe=name, model=replace(kind().model, registry.find(name).fields), train=train)
+    return kind(recipe=name, model=registry.config_of(name), train=train)
 
 
 def chronos_bolt_tiny() -> ModelRecipe:

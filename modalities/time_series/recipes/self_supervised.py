@@ -6,20 +6,16 @@ from pathlib import Path
 from modalities import registry
 from modalities.common.evaluation import HeldOut, ReportedEvaluator
 from modalities.common.run import Draw
-from modalities.time_series.models.ttm_config import TTMConfig
 from modalities.time_series.objectives.contrastive import ContrastiveSeries, ContrastiveSeriesConfig
 from modalities.time_series.objectives.masked import MaskedSeries, MaskedSeriesConfig
 from modalities.time_series.pictures import draw_masked
-from modalities.time_series.recipes.ttm import PICTURES, TTMRecipe
+from modalities.time_series.recipes.base import PICTURES, tiny
+from modalities.time_series.recipes.ttm import TTMRecipe
 from modalities.time_series.synthetic.windows import SyntheticWindows
-from trainer.config import replace
-from trainer.optim import OptimConfig
-from trainer.recipe import TrainConfig
-from trainer.schedule import ScheduleConfig
 
 TASK = "feature-extraction"
 """The Hub's name of it."""
-FAST = TrainConfig(batch_size=256, steps=300, optim=OptimConfig(lr=2e-3, betas=(0.9, 0.99), weight_decay=0.01, clip_norm=1.0), schedule=ScheduleConfig(warmup=0.05))
+FAST = tiny(256, 300, 2e-3, beta=0.99)
 """A few minutes on one core: our own choice."""
 
 
@@ -46,7 +42,7 @@ class MaskedTTMRecipe(TTMRecipe):
 
 def ttm_tiny_masked() -> MaskedTTMRecipe:
     """The backbone of the small TTM, trained to fill hidden patches of generated series. It does not forecast before it is fine-tuned."""
-    return MaskedTTMRecipe(recipe="time_series/ttm-tiny-masked", model=replace(TTMConfig(), registry.find("time_series/ttm-tiny").fields), train=FAST)
+    return MaskedTTMRecipe(recipe="time_series/ttm-tiny-masked", model=registry.config_of("time_series/ttm-tiny"), train=FAST)
 
 
 @dataclass(frozen=True)
@@ -67,4 +63,4 @@ class ContrastiveTTMRecipe(TTMRecipe):
 
 def ttm_tiny_contrastive() -> ContrastiveTTMRecipe:
     """The backbone of the small TTM, trained to know a generated series again by another piece of it. It does not forecast before it is fine-tuned."""
-    return ContrastiveTTMRecipe(recipe="time_series/ttm-tiny-contrastive", model=replace(TTMConfig(), registry.find("time_series/ttm-tiny").fields), train=FAST)
+    return ContrastiveTTMRecipe(recipe="time_series/ttm-tiny-contrastive", model=registry.config_of("time_series/ttm-tiny"), train=FAST)

@@ -5,8 +5,7 @@ from collections.abc import Callable
 from torch import Tensor
 from torch.nn import functional as F
 
-from modalities import registry
-from modalities.common.golden import Golden, gradients_of, pick
+from modalities.common.golden import Golden, gradients_of, model_and_objective, pick
 from modalities.common.masked_autoencoder import Reconstruction
 from modalities.common.masking import mask_from_flags
 from modalities.common.model import Model
@@ -15,7 +14,6 @@ from modalities.video.interop import videomae as interop
 from modalities.video.models.videomae import VideoMAE
 from modalities.video.objectives.videomae import VideoMAEObjectiveConfig
 from trainer.config import from_dict
-from trainer.errors import CheckpointError
 
 DEFAULTS = {
     ("video/videomae", "official"): {"encoder_num_heads": 12, "decoder_num_heads": 8, "norm_eps": 1e-5},
@@ -24,17 +22,6 @@ DEFAULTS = {
     ("video/videomae_vit", "transformers"): {"num_attention_heads": 12},
 }
 """What the classes behind the files take when their config does not say it and no shape shows it."""
-
-
-def _load(golden: Golden) -> tuple[Model, dict]:
-    """The model of a file, every parameter with gradient, and the objective's fields."""
-    where, family = str(golden.path), golden.layout.split("-")[0]
-    config = {**DEFAULTS.get((golden.model, family), {}), **golden.config}
-    system, fields, objective, state = interop.from_layout(golden.state, config, golden.layout, where)
-    if system.replace("-", "_") != golden.model:
-        raise CheckpointError(f"{where} says it holds a {golden.model}, but its weights are those of a {system}.")
-    cls = registry.system_class(system)
-    return cls.from_state(from_dict(cls.config_class, fields, where), state, where).requires_grad_(True), objective
 
 
 def _video(golden: Golden) -> dict[str, Tensor]:
@@ -50,7 +37,7 @@ def _in_layout(golden: Golden, tensors: dict[str, Tensor], model: Model) -> dict
 
 
 def _videomae(golden: Golden) -> dict[str, Tensor]:
-    model, fields = _load(golden)
+    model, fields = model_and_objective(golden, interop, DEFAULTS)
     objective = from_dict(VideoMAEObjectiveConfig, fields, str(golden.path)).build(model)
     batch, config = _video(golden), model.config
     masking = mask_from_flags(golden.input("mask").bool())
@@ -69,7 +56,7 @@ def _videomae(golden: Golden) -> dict[str, Tensor]:
 
 
 def _classifier(golden: Golden) -> dict[str, Tensor]:
-    model, _ = _load(golden)
+    model, _ = model_and_objective(golden, interop, DEFAULTS)
     tokens = model.tokens(_video(golden))
     features = model.pooled(tokens)
     computed = {"output.last_hidden_state": tokens, "output.features": features, "output.logits": model.head(features)}

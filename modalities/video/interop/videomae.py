@@ -13,7 +13,9 @@ from typing import Any
 
 from torch import Tensor
 
-from modalities.common.interop import Fields, State, converted, ratio, require_telling, settle_heads, stack_fields, statistics_of_transformers
+from modalities.common.interop import (
+    DROPOUT_OF_TRANSFORMERS, Fields, State, converted, ratio, require_telling, settle_heads, stack_fields, statistics_of_transformers, transformers_fields,
+)  # fmt: skip
 from modalities.common.loading import skeleton
 from modalities.common.model import Model
 from modalities.common.stored import Description
@@ -177,35 +179,17 @@ def to_transformers(model: Model, objective: Fields | None = None, variant: str 
     config = {
         "architectures": ["VideoMAEForPreTraining" if decoder else "VideoMAEForVideoClassification"],
         "model_type": "videomae",
+        **transformers_fields(c, decoder=decoder, labels=not decoder),
+        **DROPOUT_OF_TRANSFORMERS,
         "image_size": c.input_size[1],
         "patch_size": patch,
-        "num_channels": c.in_chans,
         "num_frames": c.input_size[0],
         "tubelet_size": tubelet,
-        "hidden_size": c.embed_dim,
-        "num_hidden_layers": c.depth,
-        "num_attention_heads": c.num_heads,
-        "intermediate_size": int(c.embed_dim * c.mlp_ratio),
-        "hidden_act": c.activation,
-        "hidden_dropout_prob": 0.0,
-        "attention_probs_dropout_prob": 0.0,
-        "initializer_range": 0.02,
-        "layer_norm_eps": c.norm_eps,
         "qv_bias": c.qkv_bias,
         "use_mean_pooling": not c.encoder_norm if decoder else c.pool == "avg",
     }
     if decoder:
-        config |= {
-            "decoder_num_attention_heads": c.decoder_num_heads,
-            "decoder_hidden_size": c.decoder_embed_dim,
-            "decoder_num_hidden_layers": c.decoder_depth,
-            "decoder_intermediate_size": int(c.decoder_embed_dim * c.decoder_mlp_ratio),
-            "norm_pix_loss": (objective or {}).get("norm_pix_loss", True),
-        }
-    else:
-        labels = dict(enumerate(c.class_names or [f"LABEL_{i}" for i in range(c.num_classes)]))
-        config |= {"id2label": labels, "label2id": {label: i for i, label in labels.items()}}
-        config |= {"problem_type": "multi_label_classification"} if c.multi_label else {}
+        config["norm_pix_loss"] = (objective or {}).get("norm_pix_loss", True)
     return to_layout(dict(model.state_dict()), variant, decoder), config
 
 

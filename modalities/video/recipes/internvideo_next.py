@@ -116,7 +116,7 @@ def stage1(size: str, drop_path: float) -> StageOneRecipe:
     name, base_lr = f"video/internvideo-next-{size}", 1e-3
     return StageOneRecipe(
         recipe=name,
-        model=replace(InternVideoNextConfig(), {**registry.find(name).fields, "drop_path": drop_path}),
+        model=registry.config_of(name, drop_path=drop_path),
         train=TrainConfig(
             batch_size=2048,
             epochs=62,
@@ -173,7 +173,7 @@ def stage1_tiny_motion() -> StageOneRecipe:
     name = "video/internvideo-next-tiny-motion"
     return StageOneRecipe(
         recipe=name,
-        model=replace(InternVideoNextConfig(), registry.find(name).fields),
+        model=registry.config_of(name),
         objective=SemanticDiffusionConfig(
             "vision/mae-tiny-digits", aligned_layers=2, teacher_interval=1.0, predictor=TINY_PREDICTOR, diffusion_width=64, diffusion_depth=2
         ),

@@ -74,7 +74,7 @@ def videomae(size: str) -> VideoMAERecipe:
     base_lr, epochs = 1.5e-4, 1600
     return VideoMAERecipe(
         recipe=name,
-        model=replace(VideoMAEConfig(), registry.find(name).fields),
+        model=registry.config_of(name),
         train=TrainConfig(
             batch_size={"large": 512, "huge": 1024}.get(size, 2048),
             epochs=epochs,
@@ -112,7 +112,7 @@ def videomae_tiny_motion() -> VideoMAERecipe:
     name = "video/videomae-tiny-motion"
     return VideoMAERecipe(
         recipe=name,
-        model=replace(VideoMAEConfig(), registry.find(name).fields),
+        model=registry.config_of(name),
         objective=VideoMAEObjectiveConfig(mask_ratio=0.75, norm_pix_loss=False),
         data=UnlabelledVideos("motion", augment=PretrainAugment.none()),
         train=TrainConfig(

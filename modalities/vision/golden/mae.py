@@ -6,11 +6,9 @@ from collections.abc import Callable
 from torch import Tensor
 from torch.nn import functional as F
 
-from modalities import registry
-from modalities.common.golden import Golden, gradients_of, pick
+from modalities.common.golden import Golden, gradients_of, model_and_objective, pick
 from modalities.common.masked_autoencoder import Reconstruction
 from modalities.common.masking import mask_from_noise
-from modalities.common.model import Model
 from modalities.common.patches import unpatchify
 from modalities.common.positions import resize_positions, sincos_table
 from modalities.common.reconstruction import MaskedReconstruction
@@ -18,7 +16,6 @@ from modalities.vision.interop import mae as interop
 from modalities.vision.models.mae import MAE
 from modalities.vision.objectives.mae import MAEObjectiveConfig
 from trainer.config import from_dict
-from trainer.errors import CheckpointError
 from trainer.objective import Batch
 
 DEFAULTS = {
@@ -29,17 +26,6 @@ DEFAULTS = {
 """What the classes behind the files take when their config does not say it and no shape shows it."""
 
 
-def _load(golden: Golden) -> tuple[Model, dict]:
-    """The model of a file, every parameter with gradient, and the objective's fields."""
-    where, family = str(golden.path), golden.layout.split("-")[0]
-    config = {**DEFAULTS.get((golden.model, family), {}), **golden.config}
-    system, fields, objective, state = interop.from_layout(golden.state, config, golden.layout, where)
-    if system.replace("-", "_") != golden.model:
-        raise CheckpointError(f"{where} says it holds a {golden.model}, but its weights are those of a {system}.")
-    cls = registry.system_class(system)
-    return cls.from_state(from_dict(cls.config_class, fields, where), state, where).requires_grad_(True), objective
-
-
 class _Given(MaskedReconstruction):
     """The objective for the share of a file, which may hide nothing or all, as the official code does it."""
 
@@ -48,7 +34,7 @@ class _Given(MaskedReconstruction):
         self.ratio = ratio
 
     def check(self, model: MAE, config: MAEObjectiveConfig) -> None:
-        pass
+        """Nothing is refused: the share of the file counts, not that of the config."""
 
     def see(self, batch: Batch, noise: Tensor, everywhere: bool = True) -> Reconstruction:
         masking = mask_from_noise(noise, int(self.model.patch_embed.length * (1 - self.ratio)))
@@ -60,7 +46,7 @@ class _Given(MaskedReconstruction):
 
 
 def _mae(golden: Golden) -> dict[str, Tensor]:
-    model, fields = _load(golden)
+    model, fields = model_and_objective(golden, interop, DEFAULTS)
     ratio = fields.pop("mask_ratio", MAEObjectiveConfig.mask_ratio)
     objective = _Given(model, from_dict(MAEObjectiveConfig, fields, str(golden.path)), ratio)
     batch, config, noise = {"image": golden.input("image")}, model.config, golden.input("noise")
@@ -87,7 +73,7 @@ def _mae(golden: Golden) -> dict[str, Tensor]:
 
 
 def _classifier(golden: Golden) -> dict[str, Tensor]:
-    model, _ = _load(golden)
+    model, _ = model_and_objective(golden, interop, DEFAULTS)
     batch = {"image": golden.input("image")}
     features = model.embed(batch)
     computed = {"output.features": features, "output.logits": model.head(features)}

@@ -19,7 +19,9 @@ from timm.layers import Mlp
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from modalities.common.interop import Fields, State, converted, ratio, require_telling, settle_heads, stack_fields, statistics_of_transformers
+from modalities.common.interop import (
+    DROPOUT_OF_TRANSFORMERS, Fields, State, converted, ratio, require_telling, settle_heads, stack_fields, statistics_of_transformers, transformers_fields,
+)  # fmt: skip
 from modalities.common.loading import skeleton
 from modalities.common.model import Model
 from modalities.common.stored import Description
@@ -226,23 +228,11 @@ def to_transformers(model: Model, objective: Fields | None = None, variant: str 
     config = {
         "architectures": ["ViTMAEForPreTraining"],
         "model_type": "vit_mae",
-        "hidden_size": c.embed_dim,
-        "num_hidden_layers": c.depth,
-        "num_attention_heads": c.num_heads,
-        "intermediate_size": int(c.embed_dim * c.mlp_ratio),
-        "hidden_act": c.activation,
-        "hidden_dropout_prob": 0.0,
-        "attention_probs_dropout_prob": 0.0,
-        "initializer_range": 0.02,
-        "layer_norm_eps": c.norm_eps,
+        **transformers_fields(c, decoder=True),
+        **DROPOUT_OF_TRANSFORMERS,
         "image_size": c.input_size[0],
         "patch_size": c.patch_size[0],
-        "num_channels": c.in_chans,
         "qkv_bias": c.qkv_bias,
-        "decoder_num_attention_heads": c.decoder_num_heads,
-        "decoder_hidden_size": c.decoder_embed_dim,
-        "decoder_num_hidden_layers": c.decoder_depth,
-        "decoder_intermediate_size": int(c.decoder_embed_dim * c.decoder_mlp_ratio),
         "mask_ratio": 0.75,
         "norm_pix_loss": False,
         **(objective or {}),

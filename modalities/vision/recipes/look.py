@@ -42,7 +42,7 @@ def look_resnet50() -> LOOKRecipe:
     name = "vision/look-resnet50"
     return LOOKRecipe(
         recipe=name,
-        model=replace(ConvNetConfig(), registry.find(name).fields),
+        model=registry.config_of(name),
         train=by_momentum(256, 90, 0.1),
     )
 
@@ -52,7 +52,7 @@ def look_tiny() -> LOOKRecipe:
     name = "vision/look-tiny"
     return LOOKRecipe(
         recipe=name,
-        model=replace(ConvNetConfig(), registry.find(name).fields),
+        model=registry.config_of(name),
         objective=LOOKConfig(memory=1024, neighbours=50, momentum=0.98, hidden=128, width=32),
         data=LabelledImages("digits-cluttered", replace(LARGE_SCENES, {"test_views": 1}), augment=FinetuneAugment.none()),
         train=on_a_laptop(pictures=0),

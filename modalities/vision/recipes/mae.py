@@ -24,6 +24,7 @@ from modalities.vision.preprocess import ImagePreprocess
 from modalities.vision.preprocess_paired import PairedPreprocess
 from modalities.vision.views import encoder_views
 from trainer.config import replace
+from trainer.evaluation import evaluating
 from trainer.optim import OptimConfig
 from trainer.randomness import seeded
 from trainer.recipe import TrainConfig
@@ -90,12 +91,9 @@ def draw_reconstructions(
     objective: MaskedReconstruction, images: torch.Tensor, noise: torch.Tensor | None, path: Path, title: str
 ) -> None:
     """A sheet original | masked | reconstructed of normalised images (B, C, H, W)."""
-    was_training = objective.training
-    objective.eval()
     device = objective.model.device
-    with torch.inference_mode():
+    with evaluating(objective):
         shown = objective.reconstruct({"image": images.to(device)}, None if noise is None else noise.to(device))
-    objective.train(was_training)
     back = objective.model.preprocess.denormalise
     rows = {key: back(value.float().cpu()) for key, value in shown.items()}
     reconstruction_sheet(rows["original"], rows["masked"], rows["reconstruction"], path, title)
@@ -106,7 +104,7 @@ def mae(size: str) -> MAERecipe:
     name = f"vision/mae-{size}"
     return MAERecipe(
         recipe=name,
-        model=replace(MAEConfig(), registry.find(name).fields),
+        model=registry.config_of(name),
         train=TrainConfig(
             batch_size=4096,
             epochs=800,
@@ -142,7 +140,7 @@ def mae_tiny_digits() -> MAERecipe:
     name = "vision/mae-tiny-digits"
     return MAERecipe(
         recipe=name,
-        model=replace(MAEConfig(), registry.find(name).fields),
+        model=registry.config_of(name),
         data=UnlabelledImages("digits-cluttered", augment=PretrainAugment.none()),
         train=TrainConfig(
             batch_size=128,

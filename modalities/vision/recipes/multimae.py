@@ -72,7 +72,7 @@ def multimae(size: str) -> MultiMAERecipe:
     name = f"vision/multimae-{size}"
     return MultiMAERecipe(
         recipe=name,
-        model=settings.replace(MultiMAEConfig(), registry.find(name).fields),
+        model=registry.config_of(name),
         train=TrainConfig(
             batch_size=2048,
             epochs=1600,
@@ -100,7 +100,7 @@ def multimae_tiny_digits() -> MultiMAERecipe:
     name = "vision/multimae-tiny-digits"
     return MultiMAERecipe(
         recipe=name,
-        model=settings.replace(MultiMAEConfig(), registry.find(name).fields),
+        model=registry.config_of(name),
         objective=MultiMAEObjectiveConfig(num_encoded_tokens=14),
         data=UnlabelledImages("digits-cluttered", augment=PretrainAugment.none()),
         train=TrainConfig(

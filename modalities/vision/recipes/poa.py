@@ -68,7 +68,7 @@ def poa() -> POARecipe:
     optim = OptimConfig(base_lr=2e-3, scaling="sqrt", betas=(0.9, 0.999), weight_decay=0.04, weight_decay_end=0.4, layer_decay=0.9, clip_norm=1.5)
     return POARecipe(
         recipe=name,
-        model=replace(POAConfig(), {**registry.find(name).fields, "drop_path": 0.2}),
+        model=registry.config_of(name, drop_path=0.2),
         objective=POAObjectiveConfig(horizon=horizon),
         train=TrainConfig(
             batch_size=1600,
@@ -87,7 +87,7 @@ def poa_tiny() -> POARecipe:
         base,
         {
             "recipe": name,
-            "model": replace(POAConfig(), registry.find(name).fields),
+            "model": registry.config_of(name),
             "objective": replace(base.objective, {"teacher_temperature": (SHARP, SHARP), "fixed_gains": True}),
             "data.augment": MultiCropAugment(local_count=4, local_size=(16, 16)),
             "train.batch_size": 128,
@@ -105,7 +105,7 @@ def poa_tiny_digits() -> POARecipe:
     crops = replace(MultiCropAugment.plain(0, (10, 10), global_scale=(0.7, 1.0)), {"jitter": 0.8})
     return POARecipe(
         recipe=name,
-        model=replace(POAConfig(), registry.find(name).fields),
+        model=registry.config_of(name),
         objective=POAObjectiveConfig(
             fixed_gains=True, teacher_temperature=(SHARP, SHARP), temperature_warmup=0.0, masked_patches=0.0, spread=0.0, last_layer_frozen=0.05,
             momentum=(0.98, 0.999), patch_lr=1.0,

@@ -14,7 +14,6 @@ from modalities.vision.objectives.selfie import Selfie, SelfieConfig
 from modalities.vision.recipes.mae import MAERecipe
 from modalities.vision.recipes.resnets import by_momentum, on_a_laptop
 from modalities.vision.recipes.spark import LARGE_SCENES
-from trainer.config import replace
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ def selfie_resnet50() -> SelfieRecipe:
     name = "vision/selfie-resnet50"
     return SelfieRecipe(
         recipe=name,
-        model=replace(ConvNetConfig(), registry.find(name).fields),
+        model=registry.config_of(name),
         train=by_momentum(512, 200, 0.03),
     )
 
@@ -54,7 +53,7 @@ def selfie_tiny() -> SelfieRecipe:
     name = "vision/selfie-tiny"
     return SelfieRecipe(
         recipe=name,
-        model=replace(ConvNetConfig(), registry.find(name).fields),
+        model=registry.config_of(name),
         objective=SelfieConfig(hidden=1 / 3, depth=1, heads=4, mlp=128, dropout=0.0),
         data=UnlabelledImages("digits-cluttered", LARGE_SCENES, augment=PretrainAugment.none()),
         train=on_a_laptop(),

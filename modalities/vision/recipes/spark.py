@@ -11,7 +11,6 @@ from modalities.vision.digits import SceneConfig
 from modalities.vision.models.spark import SparK, SparKConfig
 from modalities.vision.objectives.spark import SparKObjectiveConfig
 from modalities.vision.recipes.mae import MAERecipe
-from trainer.config import replace
 from trainer.optim import OptimConfig
 from trainer.recipe import TrainConfig
 from trainer.schedule import ScheduleConfig
@@ -42,7 +41,7 @@ def spark(size: str) -> SparKRecipe:
     gradients to a norm of 1, the authors' copy of it to 5.
     """
     name = f"vision/spark-{size}"
-    model = replace(SparKConfig(), {**registry.find(name).fields, "drop_path": DROP_PATH.get(size, 0.0)})
+    model = registry.config_of(name, drop_path=DROP_PATH.get(size, 0.0))
     return SparKRecipe(
         recipe=name,
         model=model,
@@ -61,7 +60,7 @@ def spark_tiny() -> SparKRecipe:
     name = "vision/spark-tiny"
     return SparKRecipe(
         recipe=name,
-        model=replace(SparKConfig(), registry.find(name).fields),
+        model=registry.config_of(name),
         data=UnlabelledImages("digits-cluttered", LARGE_SCENES, augment=PretrainAugment.none()),
         train=TrainConfig(
             batch_size=64,

@@ -69,7 +69,7 @@ def _recipe(size: str, teacher: str, batch: int, lr: float, weight_decay: float)
     name = f"vision/ssld-{size}"
     return SSLDRecipe(
         recipe=name,
-        model=replace(TimmClassifierConfig(), registry.find(name).fields),
+        model=registry.config_of(name),
         objective=SSLDConfig(teacher),
         train=TrainConfig(
             batch_size=batch,
