@@ -18,7 +18,7 @@ import zoo
 from modalities.common.commandline import guarded
 from modalities.time_series.interop.chronos_bolt import to_official, to_official_config
 from modalities.time_series.models.chronos_bolt import ChronosBolt
-from tools.bench_forecasters import raced
+from tools.bench_forecasters import race
 from trainer.errors import MissingDependencyError, ModelError
 
 
@@ -35,17 +35,11 @@ def bench(name: str = "time_series/chronos-bolt-tiny", peer: Path | None = None,
     torch.manual_seed(seed)
     ours = zoo.create(name).eval()
     theirs = official(ours, peer)
-    found = []
-    with torch.inference_mode():
-        for size in batches:
-            series = torch.randn(size, ours.context_length)
-            runs = {
-                "here": lambda: ours.forecast({"series": series[:, None]}, ours.direct_horizon).quantiles[:, :, 0],
-                "chronos-forecasting": lambda: theirs(context=series).quantile_preds,
-            }
-            found.append(raced(runs, size, rounds))
-    print(f"on {torch.get_num_threads()} thread(s)")
-    return found
+    runs = {
+        "here": lambda series: ours.forecast({"series": series}, ours.direct_horizon).quantiles[:, :, 0],
+        "chronos-forecasting": lambda series: theirs(context=series[:, 0]).quantile_preds,
+    }
+    return race(runs, batches, ours.context_length, rounds)
 
 
 def official(model: ChronosBolt, peer: Path | None) -> nn.Module:

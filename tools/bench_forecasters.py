@@ -12,6 +12,7 @@ import sys
 import time
 import types
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -44,12 +45,20 @@ def bench(name: str = "time_series/ttm-512-96", peer: Path | None = None, batche
     torch.manual_seed(seed)
     ours = zoo.create(name).eval()
     theirs = official(ours, peer)
+    runs = {
+        "here": lambda series: ours.forecast({"series": series}, ours.direct_horizon).point,
+        "granite-tsfm": lambda series: theirs(past_values=series.transpose(1, 2)).prediction_outputs.transpose(1, 2),
+    }
+    return race(runs, batches, ours.context_length, rounds)
+
+
+def race(runs: dict[str, Callable[[torch.Tensor], torch.Tensor]], batches: tuple[int, ...], context: int, rounds: int) -> list[float]:
+    """Of two, ours first, that forecast random series (B, 1, context): what `raced` says for some numbers of series."""
     found = []
     with torch.inference_mode():
         for size in batches:
-            series = torch.randn(size, 1, ours.context_length)
-            runs = {"here": lambda: ours.forecast({"series": series}, ours.direct_horizon).point, "granite-tsfm": lambda: theirs(past_values=series.transpose(1, 2)).prediction_outputs.transpose(1, 2)}
-            found.append(raced(runs, size, rounds))
+            series = torch.randn(size, 1, context)
+            found.append(raced({name: partial(run, series) for name, run in runs.items()}, size, rounds))
     print(f"on {torch.get_num_threads()} thread(s)")
     return found
 
