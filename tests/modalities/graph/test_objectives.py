@@ -5,6 +5,9 @@ import torch
 from torch_geometric.data import Data
 from torch_geometric.utils import k_hop_subgraph
 
+import zoo
+from modalities import registry
+from modalities.common.run import run
 from modalities.graph.generated import GeneratedConfig, graphs
 from modalities.graph.models.encoder import GraphEncoder, GraphEncoderConfig
 from modalities.graph.models.graphmae import GraphMAE, GraphMAEConfig
@@ -16,6 +19,7 @@ from modalities.graph.objectives.graphmae import GraphMAEObjectiveConfig
 from modalities.graph.objectives.infomax import InfomaxConfig
 from modalities.graph.objectives.masks import hide_bonds, masked_nodes
 from modalities.graph.preprocess import GraphPreprocess
+from trainer.config import replace
 from trainer.errors import ConfigError
 
 OBJECTIVES = {
@@ -24,7 +28,8 @@ OBJECTIVES = {
 }  # fmt: skip
 ENCODERS = {
     "gin": {}, "gat": {"num_heads": 2}, "dotgat": {"num_heads": 2}, "gcn": {}, "sage": {}, "pna": {}, "gps": {"num_heads": 2, "activation": "relu", "positions": "random_walk", "position_dim": 4},
-    "molecule": {"in_dim": 2, "activation": "relu"},
+    "gps with eigenvectors": {"encoder": "gps", "num_heads": 2, "activation": "relu", "positions": "laplacian", "position_dim": 3},
+    "molecule": {"in_dim": 2, "activation": "relu"}, "molecule of gat": {"encoder": "molecule", "in_dim": 2, "activation": "relu", "bond_layer": "gat", "num_heads": 2},
 }  # fmt: skip
 
 
@@ -50,6 +55,8 @@ def test_every_encoder_under_every_objective(name, encoder):
     losses.loss.backward()
     assert losses.loss.isfinite() and all(p.grad is None or p.grad.isfinite().all() for p in objective.parameters())
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in objective.export().parameters())
+    torch.optim.SGD(objective.parameters(), 1e-3).step()
+    assert objective(batch_for(config)).loss.isfinite()
     model = objective.export().eval()
     batch = batch_for(config)
     assert model.tokens(batch).shape == (batch.num_nodes, model.width) and model.embed(batch).shape == (6, model.width)
@@ -132,6 +139,15 @@ def test_views_of_graphcl(view):
         assert changed is batch
     with pytest.raises(ConfigError, match="views"):
         GraphCLConfig(("drop",))
+
+
+@pytest.mark.parametrize("way", ["vgae", "dgi"])
+def test_recipes_of_vgae_and_infomax(way, tmp_path):
+    few = {"train.steps": 2, "train.batch_size": 6, "data.generated.samples": 12, "data.generated.test_samples": 6, "train.pictures": 0, "model.embed_dim": 8, "model.depth": 2}
+    model = zoo.from_pretrained(run(replace(registry.find_recipe(f"graph/tiny-{way}"), few), tmp_path / "run"))
+    assert model.system == "graph/encoder" and model.name == f"graph/tiny-{way}"
+    objective = registry.find_recipe(f"graph/cora-{way}").objective
+    assert (objective.variational if way == "vgae" else objective.negatives == "shuffled") and registry.find_recipe(f"graph/cora-{way}").model.in_dim == 1433
 
 
 def test_a_graph_alone_has_nothing_to_be_told_from():
