@@ -92,7 +92,7 @@ def neighbourhoods(graph: Data, count: int, name: str, seed: int = 0) -> list[Da
 
 def summary(found: Feasibility) -> dict[str, object]:
     """A result as JSON: score, kind of groups, distance of each kind, shares of each group."""
-    shares = {kind: dict(zip(found.names[kind], map(float, one.alpha))) for kind, one in found.combinations.items()}
+    shares = {kind: dict(zip(found.bases.names[kind], map(float, one.alpha))) for kind, one in found.combinations.items()}
     return {"score": found.score, "kind": found.kind, "distances": {kind: one.distance for kind, one in found.combinations.items()}, "shares": shares}
 
 
@@ -102,7 +102,7 @@ def table(down: str, found: Mapping[str, Feasibility]) -> str:
     lines = [f"{'for ' + down:<{width}}{'score':>9}  {'groups':<10}distance by kind of groups; shares"]
     for choice, one in found.items():
         distances = ", ".join(f"{kind} {combination.distance:.4f}" for kind, combination in one.combinations.items())
-        largest = sorted(zip(one.best.alpha, one.names[one.kind]), reverse=True)[:3]
+        largest = sorted(zip(one.best.alpha, one.bases.names[one.kind]), reverse=True)[:3]
         shares = ", ".join(f"{name} {share:.2f}" for share, name in largest)
         lines.append(f"{choice:<{width}}{one.score:9.4f}  {one.kind:<10}{distances}; {shares}")
     return "\n".join(lines)
@@ -135,8 +135,8 @@ def draw_graphons(results: Results, path: Path) -> Path:
     rows: list[tuple[str, Sequence[tuple[np.ndarray, str]]]] = [("downstream", [(next(iter(one.values())).downstream, label(name)) for name, one in results.items()])]
     for choice, one in found.items():
         cells = [
-            (basis, f"{kind}: {name}\nshare {share:.2f}" if len(one.names[kind]) > 1 else f"{kind}: {name}")
-            for kind, combination in one.combinations.items() for name, basis, share in zip(one.names[kind], one.bases[kind], combination.alpha)
+            (basis, f"{kind}: {name}\nshare {share:.2f}" if len(one.bases.names[kind]) > 1 else f"{kind}: {name}")
+            for kind, combination in one.combinations.items() for name, basis, share in zip(one.bases.names[kind], one.bases.steps[kind], combination.alpha)
         ]  # fmt: skip
         rows.append((label(choice), [*cells, (one.best.graphon, f"nearest to {label(down)}\ndistance {one.best.distance:.3f}")]))
     columns = max(len(cells) for _, cells in rows)

@@ -59,6 +59,16 @@ class FeasibilityConfig:
 
 
 @dataclass(frozen=True)
+class Bases:
+    """What was fitted to pre-training graphs."""
+
+    names: dict[Kind, list[str]]
+    """What the groups of each kind are called."""
+    steps: dict[Kind, list[np.ndarray]]
+    """Step functions of the groups of each kind."""
+
+
+@dataclass(frozen=True)
 class Combination:
     """The combination of bases that is nearest to a downstream graphon."""
 
@@ -69,7 +79,7 @@ class Combination:
     graphon: np.ndarray
     """The combination, (M, M)."""
     losses: list[float]
-    """Entropic distance in each epoch."""
+    """Entropic distance in each epoch; of a single basis there is nothing to search, and none."""
     last_alpha: np.ndarray
     """Shares in the last epoch, which the official code prints; `alpha` are those of the best."""
 
@@ -84,10 +94,8 @@ class Feasibility:
     """Groups with which it was found."""
     combinations: dict[Kind, Combination]
     """The best combination of each kind."""
-    names: dict[Kind, list[str]]
-    """What the groups of each kind are called."""
-    bases: dict[Kind, list[np.ndarray]]
-    """Step functions of the groups of each kind."""
+    bases: Bases
+    """What was fitted to the pre-training graphs."""
     downstream: np.ndarray
     """The downstream graphon, (resolution, resolution)."""
 
@@ -102,21 +110,36 @@ def feasibility(pretrain: Mapping[str, Sequence[Data]], down: Sequence[Data], co
 
     DataError for damaged graphs, and for sets without an edge.
     """
-    domains = {name: matrices_of(graphs, name) for name, graphs in pretrain.items()}
-    steps = fit(matrices_of(down, "the downstream set"), config.graphon)
-    return measure(domains, steps, config)
+    return measure(bases_of(pretrain, config), steps_of(down, "the downstream set", config), config)
 
 
 def select(
     pretrain_sets: Mapping[str, Mapping[str, Sequence[Data]] | Sequence[Data]], down: Sequence[Data], config: FeasibilityConfig = FeasibilityConfig()
 ) -> dict[str, Feasibility]:
     """Which pre-training data to choose: name -> feasibility, the most feasible first. A choice is a set of graphs, or several (name of the domain -> graphs)."""
-    steps = fit(matrices_of(down, "the downstream set"), config.graphon)
-    found = {}
-    for name, graphs in pretrain_sets.items():
-        domains = graphs if isinstance(graphs, Mapping) else {name: graphs}
-        found[name] = measure({domain: matrices_of(of_domain, domain) for domain, of_domain in domains.items()}, steps, config)
+    steps = steps_of(down, "the downstream set", config)
+    sets = {name: graphs if isinstance(graphs, Mapping) else {name: graphs} for name, graphs in pretrain_sets.items()}
+    return ranked({name: measure(bases_of(domains, config), steps, config) for name, domains in sets.items()})
+
+
+def ranked(found: Mapping[str, Feasibility]) -> dict[str, Feasibility]:
+    """The same, the most feasible first."""
     return dict(sorted(found.items(), key=lambda item: -item[1].score))
+
+
+def steps_of(graphs: Sequence[Data], name: str, config: FeasibilityConfig) -> np.ndarray:
+    """The step function (K, K) of a set of graphs. DataError for damaged graphs, and for a set without an edge."""
+    return fit(matrices_of(graphs, name), config.graphon)
+
+
+def bases_of(pretrain: Mapping[str, Sequence[Data]], config: FeasibilityConfig) -> Bases:
+    """The pre-training graphs (name of the domain -> graphs) in groups, and what is fitted to each. DataError for damaged graphs, and for a set without an edge."""
+    domains = {name: matrices_of(graphs, name) for name, graphs in pretrain.items()}
+    grouped = {kind: groups(domains, kind, config) for kind in config.kinds}
+    if "integral" in grouped:  # where all graphs are one group they are known already
+        grouped = {kind: of_kind for kind, of_kind in grouped.items() if kind == "integral" or len(of_kind) > 1}
+    steps = {kind: [fit(matrices, config.graphon) for matrices in of_kind.values()] for kind, of_kind in grouped.items()}
+    return Bases({kind: [*of_kind] for kind, of_kind in grouped.items()}, steps)
 
 
 def matrices_of(graphs: Sequence[Data], name: str) -> Matrices:
@@ -127,18 +150,12 @@ def matrices_of(graphs: Sequence[Data], name: str) -> Matrices:
     return found
 
 
-def measure(domains: Mapping[str, Matrices], down: np.ndarray, config: FeasibilityConfig) -> Feasibility:
-    """Feasibility of domains of adjacency matrices for the step function (K, K) of the downstream graphs."""
+def measure(bases: Bases, down: np.ndarray, config: FeasibilityConfig) -> Feasibility:
+    """Feasibility of what was fitted to pre-training graphs for the step function (K, K) of the downstream graphs."""
     graphon = resize(down, config.resolution)
-    bases, names, combinations = {}, {}, {}
-    for kind in config.kinds:
-        grouped = groups(domains, kind, config)
-        if len(grouped) == 1 and "integral" in bases:
-            continue  # all graphs in one group are known already
-        names[kind], bases[kind] = [*grouped], [fit(matrices, config.graphon) for matrices in grouped.values()]
-        combinations[kind] = nearest(*at_one_size(bases[kind], graphon), config)
+    combinations = {kind: nearest(*at_one_size(steps, graphon), config) for kind, steps in bases.steps.items()}
     best = min(combinations, key=lambda kind: combinations[kind].distance)
-    return Feasibility(-combinations[best].distance, best, combinations, names, bases, graphon)
+    return Feasibility(-combinations[best].distance, best, combinations, bases, graphon)
 
 
 def groups(domains: Mapping[str, Matrices], kind: Kind, config: FeasibilityConfig) -> dict[str, Matrices]:
@@ -166,7 +183,7 @@ def nearest(bases: np.ndarray, graphon: np.ndarray, config: FeasibilityConfig) -
     losses: list[float] = []
     alpha = best = logits.detach().softmax(dim=0)
     failures = 0
-    for epoch in range(config.epochs if len(bases) > 1 else 1):
+    for epoch in range(config.epochs if len(bases) > 1 else 0):
         shares = logits.softmax(dim=0)
         alpha = shares.detach()
         loss = entropic_gw(torch.einsum("k,kij->ij", shares, stacked), target, config.entropic)

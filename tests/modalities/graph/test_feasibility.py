@@ -95,7 +95,7 @@ def test_regular_graphs_have_no_correlation_of_degrees():
 def test_graphs_without_edges_do_not_shift_the_groups():
     empty = Data(edge_index=torch.empty(2, 0, dtype=torch.long), num_nodes=5)
     found = feasibility({"mixed": [empty, *drawn(np.full((1, 1), 0.1), 4), *drawn(np.full((1, 1), 0.9), 4)]}, drawn(STEPS), FAST)
-    assert sum(int(name.partition("(")[2][:-1]) for name in found.names["topology"]) == 8
+    assert sum(int(name.partition("(")[2][:-1]) for name in found.bases.names["topology"]) == 8
 
 
 @pytest.mark.parametrize(
