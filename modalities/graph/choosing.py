@@ -1,5 +1,7 @@
 """`zoo feasibility`: which graphs to pre-train on, measured before any training, as a table and pictures."""
 
+import logging
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -7,19 +9,25 @@ import numpy as np
 import torch
 import tyro
 from matplotlib.figure import Figure
+from scipy.sparse import csr_array
 from torch_geometric.data import Data
-from torch_geometric.utils import k_hop_subgraph
 
 from modalities.common.folders import train_and_test
 from modalities.common.run import command
+from modalities.graph.checks import check_graph, clean_edges
 from modalities.graph.data import read_table
-from modalities.graph.feasibility import Feasibility, FeasibilityConfig, select
+from modalities.graph.feasibility import Feasibility, FeasibilityConfig, bases_of, measure, ranked, steps_of
 from modalities.graph.generated import BUILT_IN, GeneratedConfig
 from modalities.graph.generated import graphs as generated_graphs
 from modalities.graph.pictures import save
 from trainer.errors import ConfigError, DataError, UnknownNameError, did_you_mean
 from trainer.files import write_json
+from trainer.logs import clock
 
+log = logging.getLogger("zoo")
+
+FEW = 10
+"""Graphs of a set below which there is a warning."""
 HOPS, LARGEST_NEIGHBOURHOOD = 2, 1000
 """Of one large graph: neighbourhoods of so many steps are taken, and those with more nodes left out, as in W2PGNN."""
 Results = dict[str, dict[str, Feasibility]]
@@ -43,10 +51,22 @@ def choose(
     """
     if graphs < 1:
         raise ConfigError(f"--graphs is how many graphs of each set count, at least 1, found {graphs}.")
-    chosen = {choice: {name: graphs_of(name, graphs, config.seed) for name in divided(choice, "+")} for choice in divided(pre, ",")}
-    results: Results = {name: select(chosen, graphs_of(name, graphs, config.seed), config) for name in divided(down, ",")}
-    for name, found in results.items():
-        print(table(name, found))
+    choices, wanted = {choice: divided(choice, "+") for choice in divided(pre, ",")}, divided(down, ",")
+    sets = {name: graphs_of(name, graphs, config.seed) for name in dict.fromkeys([*wanted, *(name for names in choices.values() for name in names)])}
+    for name, found in sets.items():
+        if len(found) < FEW:
+            log.warning("%s: %d graph(s) only, so its graphon, and each score with it, hangs much on chance.", name, len(found))
+    steps = {name: steps_of(sets[name], name, config) for name in wanted}
+    results: Results = {}
+    began, pairs = time.monotonic(), len(choices) * len(wanted)
+    bases = {choice: bases_of({name: sets[name] for name in names}, config) for choice, names in choices.items()}
+    for name in wanted:
+        found = {}
+        for choice in choices:
+            found[choice] = measure(bases[choice], steps[name], config)
+            log.info("%s for %s: %.4f (%d of %d, %s)", choice, name, found[choice].score, len(results) * len(choices) + len(found), pairs, clock(time.monotonic() - began))
+        results[name] = ranked(found)
+        print(table(name, results[name]), flush=True)
     rows = {name: {choice: summary(one) for choice, one in found.items()} for name, found in results.items()}
     to.mkdir(parents=True, exist_ok=True)
     write_json(to / "feasibility.json", {"command": command(), "downstream": rows})
@@ -77,14 +97,18 @@ def graphs_of(name: str, count: int, seed: int = 0) -> list[Data]:
 
 def neighbourhoods(graph: Data, count: int, name: str, seed: int = 0) -> list[Data]:
     """The graph itself when it is small, else neighbourhoods of at most `count` of its nodes, drawn at random. DataError when all are too large."""
-    if graph.num_nodes <= count:
+    nodes = check_graph(graph, name).num_nodes
+    if nodes <= count:
         return [graph]
-    edges = torch.cat([graph.edge_index, graph.edge_index.flip(0)], dim=1)
+    ends = clean_edges(graph, nodes, undirected=True)[0].numpy()
+    joined = csr_array((np.ones(ends.shape[1], np.int8), (ends[0], ends[1])), (nodes, nodes))
     found = []
-    for node in np.random.default_rng(seed).permutation(graph.num_nodes)[:count].tolist():
-        nodes, own, _, _ = k_hop_subgraph(node, HOPS, edges, relabel_nodes=True, num_nodes=graph.num_nodes)
-        if len(nodes) <= LARGEST_NEIGHBOURHOOD:
-            found.append(Data(edge_index=own, num_nodes=len(nodes)))
+    for node in np.random.default_rng(seed).permutation(nodes)[:count].tolist():
+        near = np.array([node])
+        for _ in range(HOPS):
+            near = np.union1d(near, joined[near].indices) if len(near) <= LARGEST_NEIGHBOURHOOD else near
+        if len(near) <= LARGEST_NEIGHBOURHOOD:
+            found.append(Data(edge_index=torch.from_numpy(np.stack(joined[near][:, near].nonzero()).astype(np.int64)), num_nodes=len(near)))
     if not found:
         raise DataError(f"{name}: within {HOPS} steps of each of {count} nodes there are more than {LARGEST_NEIGHBOURHOOD:,} others. Cut it into smaller graphs, in files of their own.")
     return found

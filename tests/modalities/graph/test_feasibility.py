@@ -6,6 +6,8 @@ import torch
 from PIL import Image
 from torch_geometric.data import Data
 
+from modalities.graph.barycenters import BARYCENTERS, BarycenterConfig, smoothing
+from modalities.graph.block_approximation import approximate
 from modalities.graph.choosing import neighbourhoods
 from modalities.graph.feasibility import FeasibilityConfig, feasibility, select
 from modalities.graph.files import write_graph
@@ -24,11 +26,14 @@ def drawn(steps, count=6, nodes=40, seed=0):
     return [sample(np.array(steps), nodes, seed + number) for number in range(count)]
 
 
-@pytest.mark.parametrize("options", [{"tv_weight": 0.05}, {"method": "USVT", "threshold": 0.1}, {"method": "LG", "falling_gaps": True}, {"method": "MC"}, {"method": "GWB"}, {"method": "FGWB"}])
+ROBUST = [{"tv_weight": 0.05}, {"method": "USVT", "threshold": 0.1}, {"method": "LG", "falling_gaps": True}, {"method": "MC"}, {"method": "SBA"}]
+
+
+@pytest.mark.parametrize("options", [*ROBUST, *({"method": method} for method in BARYCENTERS)])
 def test_every_method_gives_a_symmetric_graphon_with_the_denser_part_first(options):
     steps = fit([adjacency(graph) for graph in drawn(STEPS)], GraphonConfig(**options))
     assert np.allclose(steps, steps.T) and steps.min() >= 0 and steps.max() <= 1
-    if options.get("method") not in ("GWB", "FGWB"):
+    if options in ROBUST:
         small = resize(steps, 4)
         assert small[0, 0] > small[-1, -1] + 0.2 and steps.mean() == pytest.approx(0.375, abs=0.1)
 
@@ -36,6 +41,21 @@ def test_every_method_gives_a_symmetric_graphon_with_the_denser_part_first(optio
 def test_the_official_smoothing_leaves_the_density():
     matrices = [adjacency(graph) for graph in drawn(STEPS)]
     assert np.ptp(fit(matrices)) < 0.02 < 0.3 < np.ptp(fit(matrices, GraphonConfig(tv_weight=0.05)))
+
+
+def test_without_bending_nothing_is_smoothed_and_with_much_steps_fall_evenly():
+    p, moved = np.array([0.4, 0.3, 0.2, 0.1]), np.diag([0.1, 0.0, 0.05, 0.02])
+    assert np.allclose(smoothing(p, 0.0)(moved), moved / np.outer(p, p))
+    kinks = [np.abs(np.diff(smoothing(p, bending)(moved), 2, axis=0)).sum() for bending in (0.0, 0.3)]
+    assert kinks[1] < kinks[0]
+
+
+def test_nodes_that_are_joined_alike_share_a_block():
+    planted = np.kron(np.array([[0, 1], [1, 1]]), np.ones((4, 4))) - np.diag([0] * 4 + [1] * 4)
+    for seed in range(3):
+        steps = approximate([planted] * 4, 0.1, seed)
+        assert steps[0, 1] == 0 and steps[0, 5] == 1 and steps[5, 6] == 0.75
+    assert np.array_equal(approximate([np.ones((1, 1))], 0.1, 0), np.ones((1, 1)))
 
 
 def test_samples_follow_the_graphon_and_the_seed():
@@ -103,6 +123,8 @@ def test_graphs_without_edges_do_not_shift_the_groups():
     [
         (lambda: GraphonConfig("UVST"), ConfigError, "Did you mean 'USVT'"),
         (lambda: GraphonConfig("USVT", tv_weight=0.1), ConfigError, "tv_weight changes only"),
+        (lambda: GraphonConfig("GWB", barycenter=BarycenterConfig(bending=0.1)), ConfigError, "bending changes only the method SGWB and SFGWB"),
+        (lambda: BarycenterConfig(edge_share=1.5), ConfigError, "edge_share between 0 and 1"),
         (lambda: FeasibilityConfig(kinds=()), ConfigError, "kinds must be"),
         (lambda: fit([np.zeros((3, 3))]), DataError, "with an edge"),
         (lambda: adjacency(Data(edge_index=torch.tensor([[0], [4]]), num_nodes=3), "a set, graph 7"), DataError, "a set, graph 7: edge 0 leads"),
