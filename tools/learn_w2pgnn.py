@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -38,7 +39,10 @@ from trainer.randomness import seeded
 COMMUNITIES = "communities-"
 """Sets of this name, with the density of edges behind it: stochastic block models that the classes of `blocks` are alike, of any density."""
 KINDS = ((1, 1.0), (2, 0.95), (4, 0.9), (2, 0.05))
-"""Class -> (communities, share of the edges inside them)."""
+"""Class -> (communities, share of the edges inside them, or as many as there can be)."""
+Nodes = Literal["constant", "degree"]
+WIDTHS = {"constant": 1, "degree": 32}
+"""What nodes are told of themselves -> numbers; degrees of 31 and more are one kind."""
 NODES = (28, 37)
 """At least, and below."""
 PRETRAIN, LABELLED, TEST, DRAWS, SCORED = 2000, 400, 1000, 4, 100
@@ -54,9 +58,9 @@ def communities(density: float, count: int, seed: Sequence[int]) -> tuple[list[D
     found = []
     for index in range(count):
         number, inside = KINDS[index % len(KINDS)]
-        same = np.eye(number, dtype=bool)
-        share = np.where(same, inside * number, (1 - inside) * number / max(number - 1, 1))
-        found.append(sample(np.minimum(share * density, 1), int(rng.integers(*NODES)), int(rng.integers(2**31))))
+        own = min(inside * number * density, 1.0)
+        other = (density - own / number) / (1 - 1 / number) if number > 1 else 0.0
+        found.append(sample(np.where(np.eye(number, dtype=bool), own, other), int(rng.integers(*NODES)), int(rng.integers(2**31))))
     return found, [index % len(KINDS) for index in range(count)]
 
 
@@ -84,11 +88,11 @@ def written(folder: Path, graphs: Sequence[Data], labels: Sequence[int]) -> Path
     return folder
 
 
-def recipe(data: Path, steps: int, seed: int) -> GraphRecipe:
-    """Pre-training by GraphCL; nodes have no features but a 1."""
+def recipe(data: Path, nodes: Nodes, steps: int, seed: int) -> GraphRecipe:
+    """Pre-training by GraphCL."""
     start = registry.find_recipe("graph/tiny-graphcl")
-    model = GraphEncoderConfig("gin", in_dim=1, embed_dim=32, depth=3)
-    return replace(start, {**QUIET, "model": model, "data": UnlabelledGraphs(str(data), nodes="constant"), "train.steps": steps, "train.seed": seed})
+    model = GraphEncoderConfig("gin", in_dim=WIDTHS[nodes], embed_dim=32, depth=3)
+    return replace(start, {**QUIET, "model": model, "data": UnlabelledGraphs(str(data), nodes=nodes), "train.steps": steps, "train.seed": seed})
 
 
 def accuracy(encoder: GraphEncoder, train: GraphSource, test: GraphSource, per_class: int, seed: int) -> float:
@@ -107,8 +111,8 @@ def scores(choices: Sequence[str], down: Sequence[Data], config: FeasibilityConf
 
 
 def learn(
-    choices: tuple[str, ...] = CHOICES, down: tuple[str, ...] = DOWN, seeds: tuple[int, ...] = (0, 1, 2), per_class: int = 20, steps: int = 300, folder: Path | None = None,
-    config: tyro.conf.OmitArgPrefixes[FeasibilityConfig] = DEFAULT,
+    choices: tuple[str, ...] = CHOICES, down: tuple[str, ...] = DOWN, seeds: tuple[int, ...] = (0, 1, 2), nodes: Nodes = "constant", per_class: int = 20, steps: int = 300,
+    folder: Path | None = None, config: tyro.conf.OmitArgPrefixes[FeasibilityConfig] = DEFAULT,
 ) -> None:  # fmt: skip
     """Score, train, measure and print.
 
@@ -116,6 +120,7 @@ def learn(
         choices: Sets to pre-train on: built-in ones, communities-0.3 (any density), or several with a + between them.
         down: Downstream sets, with labels.
         seeds: One pre-training on each choice per seed; it also decides which graphs are labelled.
+        nodes: What the encoder is told of a node: nothing, or its degree.
         per_class: Labelled graphs of each class.
         steps: Of pre-training.
         folder: Where sets and runs go and are found again. Default: a temporary folder.
@@ -130,14 +135,14 @@ def learn(
         for seed in seeds:
             for choice in choices:
                 sets = written(place / "sets" / choice, *drawn(choice, PRETRAIN, (0, 1)))
-                encoders.setdefault(choice, []).append(pretrained.load(finished(recipe(sets, steps, seed), place / "runs" / f"{choice}-{seed}")))
+                encoders.setdefault(choice, []).append(pretrained.load(finished(recipe(sets, nodes, steps, seed), place / "runs" / f"{choice}-{nodes}-{seed}")))
             with seeded(seed):
                 fresh = GraphEncoder(encoders[choices[0]][0].config)
             fresh.preprocess = encoders[choices[0]][0].preprocess
             encoders["random"].append(fresh)
         correlations = []
         for name in down:
-            parts = LabelledGraphs(str(place / "down" / name), nodes="constant").build(fresh.preprocess)
+            parts = LabelledGraphs(str(place / "down" / name), nodes=nodes).build(fresh.preprocess)
             reached = {choice: [accuracy(encoder, *parts, per_class, seed) for seed, encoder in zip(seeds, found)] for choice, found in encoders.items()}
             base = reached.pop("random")
             gains = [float(np.mean(found) - np.mean(base)) for found in reached.values()]
