@@ -23,13 +23,19 @@ from trainer.files import read_json, write_json
 from trainer.weights import read_safetensors, write_safetensors
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+OF_MOLECULES = {
+    "graph/encoder": "GNN(num_layer, emb_dim) of github.com/snap-stanford/pretrain-gnns",
+    "graph/classifier": "GNN_graphpred(num_layer, emb_dim, num_tasks) of github.com/snap-stanford/pretrain-gnns",
+    "graph/graphmae-molecules": "GNN and GNNDecoder (each takes the tensors with its own prefix) of the folder chem of github.com/THUDM/GraphMAE",
+}
+"""System -> the classes of the official code that take its tensors."""
 
 
 def official_export(model: GraphEncoder, objective: dict[str, Any]) -> Export:
     """The tensors under the official names, and the arguments of the official class. ModelError for an encoder that the official code has not."""
     atoms = model.config.encoder == "molecule" or model.system == "graph/classifier"
     state, config = (to_official(model), config_of_molecules(model)) if atoms else (dict(model.state_dict()), official_config(model))
-    network = "GNN(num_layer, emb_dim) of github.com/snap-stanford/pretrain-gnns" if atoms else "PreModel(**arguments) of github.com/THUDM/GraphMAE"
+    network = OF_MOLECULES[model.system] if atoms else "PreModel(**arguments) of github.com/THUDM/GraphMAE"
     return _export(model, state, config, network, lambda samples: _example(model, samples))
 
 

@@ -90,7 +90,8 @@ def _models() -> list[ModelEntry]:
             found.append(ModelEntry(f"graph/{name}-{size}", "graph/encoder", summary, count, {**fields, **sizes}, words=WORDS[name.partition("-")[0]]))
     for layer, count in MOLECULES.items():
         fields = {**_ATOMS, "embed_dim": 300, "depth": 5, "bond_layer": layer, **({"num_heads": 2} if layer == "gat" else {})}
-        found.append(ModelEntry(f"graph/molecules-{layer}", "graph/encoder", f"Molecules, layers of the kind {layer}; the published size, 5 x 300", count, fields, None, (RELEASED.format(layer=layer),)))
+        summary, official = f"Molecules, layers of the kind {layer}; the published size, 5 x 300", RELEASED.format(layer=layer)
+        found.append(ModelEntry(f"graph/molecules-{layer}", "graph/encoder", summary, count, fields, None, (official,)))
     tiny = {**_ATOMS, "embed_dim": 64, "depth": 3}
     return [
         *found,

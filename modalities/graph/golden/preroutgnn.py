@@ -50,7 +50,7 @@ def _carried_back(golden: Golden, latent: Tensor, model: Model) -> dict[str, Ten
     parameters = [weights[name] for name in stored]
     equations, unknowns = sum(p.numel() for p in parameters), latent.numel()
     if equations < 2 * unknowns:
-        raise CheckpointError(f"{golden.path}: its {equations} numbers of gradients are too few to tell anything of a circuit with {unknowns} numbers of latents. Store gradients of more weights.")
+        raise CheckpointError(f"{golden.path}: {equations} numbers of gradients are too few to tell anything of {unknowns} numbers of latents. Store gradients of more weights.")
     units = torch.eye(unknowns, dtype=latent.dtype).view(-1, *latent.shape)
     rows = [torch.cat([g.flatten() for g in torch.autograd.grad(latent, parameters, unit, retain_graph=True)]) for unit in units]
     carried = torch.stack(rows, dim=1).double()

@@ -54,7 +54,7 @@ def describe(meta: State, config: Fields | None, layout: str, where: str, prepro
         fields["decoder"] = _decoder(meta, config.get("decoder_type"), where)
     fields["num_heads"] = _heads(meta, f"{prefix}.0.", config) if kind in ("gat", "dotgat") else 1
     fields["norm"] = _norm(meta, kind, prefix, config.get("norm"))
-    fields["activation"] = "none" if plain else config.get("activation", "prelu")
+    fields["activation"] = "none" if plain else config.get("activation") or _activation(meta, kind, fields["depth"], where)
     fields["residual"] = bool(config.get("residual", any(".res_fc." in name for name in meta)))
     fields["dropout"] = config.get("feat_drop", config.get("in_drop", 0.2))
     fields["attn_dropout"] = config.get("attn_drop", 0.1) if kind in ("gat", "dotgat") else 0.0
@@ -112,6 +112,13 @@ def _heads(meta: State, layer: str, config: Fields) -> int:
     """Heads of the encoder: told by the attention vectors; those of products show none."""
     vector = meta.get(f"{layer}attn_l", meta.get(f"{layer}attn_r"))
     return vector.shape[1] if vector is not None and vector.ndim == 3 else config.get("nhead", config.get("num_heads", HEADS))
+
+
+def _activation(meta: State, kind: str, depth: int, where: str) -> str:
+    """prelu, where its slopes are there or where there is no activation; others have no tensors, so the config has to say which. CheckpointError if it does not."""
+    if any(re.match(r"encoder\..*\.(_?activation|activations\.0|act)\.weight", name) for name in meta) or (depth == 1 and kind in ("gat", "dotgat")):
+        return "prelu"
+    raise CheckpointError(f'{where} holds no slopes of prelu, so its activation is another one. Say which in a config.json beside it: {{"activation": "relu"}}.')
 
 
 def _norm(meta: State, kind: str, prefix: str, said: str | None) -> str:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from modalities.common.interop import converted, numbered, require_telling
@@ -111,7 +112,18 @@ def to_official(model: GraphEncoder) -> dict[str, Tensor]:
     state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("head.")}
     if len(state) < len(model.state_dict()):
         state |= {f"head.{name}": tensor for name, tensor in model.linear_head().items()}
-    return {official_name(name, prefix): tensor for name, tensor in state.items()}
+    return {official_name(name, prefix): tensor for name, tensor in state.items()} | _unused(model)
+
+
+def _unused(model: GraphEncoder) -> dict[str, Tensor]:
+    """Tensors that the class of GraphMAE's decoder has and does not use, as it makes them: without them it would not take the others."""
+    if model.system != "graph/graphmae-molecules":
+        return {}
+    width = model.config.embed_dim
+    found = {"dec_token": torch.zeros(1, width)}
+    if model.config.decoder == "linear":
+        found |= {"enc_to_dec.weight": torch.zeros(width, width), "activation.weight": torch.full((1,), 0.25)}
+    return {f"{DECODER}{name}": tensor for name, tensor in found.items()}
 
 
 def official_config(model: GraphEncoder) -> Fields:

@@ -7,14 +7,16 @@ import pytest
 import torch
 
 import zoo
+from modalities.common import pretrained
 from modalities.graph.generated import GeneratedConfig, graphs
 from modalities.graph.models.classifier import GraphClassifier, GraphClassifierConfig
 from modalities.graph.models.encoder import GraphEncoder, GraphEncoderConfig
 from modalities.graph.models.graphmae import GraphMAE, GraphMAEConfig
+from modalities.graph.models.graphmae_molecules import GraphMAEMolecules, GraphMAEMoleculesConfig
 from modalities.graph.objectives.graphmae import GraphMAEObjectiveConfig
 from modalities.graph.pictures import draw_embeddings, draw_errors
 from modalities.graph.preprocess import GraphPreprocess
-from trainer.errors import DataError
+from trainer.errors import CheckpointError, DataError
 from zoo.cli import main
 
 
@@ -37,6 +39,14 @@ def test_graphmae_goes_to_the_official_layout_and_back(config, tmp_path, capsys)
     assert all(value.equal(back.state_dict()[name]) for name, value in model.state_dict().items())
 
 
+def test_an_activation_without_tensors_must_be_said():
+    state = GraphMAE(GraphMAEConfig("gin", 5, 8, activation="relu")).state_dict()
+    with pytest.raises(CheckpointError, match='holds no slopes of prelu.*"activation": "relu"'):
+        pretrained.from_tensors(state, None, "here")
+    assert pretrained.from_tensors(state, {"activation": "gelu"}, "here").config.activation == "gelu"
+    assert pretrained.from_tensors(GraphMAE(GraphMAEConfig("gin", 5, 8, activation="none")).state_dict(), {"activation": None}, "here").config.activation == "none"
+
+
 def test_an_encoder_for_molecules_goes_to_the_official_layout_and_back(tmp_path, capsys):
     model = GraphEncoder(GraphEncoderConfig("molecule", 2, 8, 2, activation="relu", jk="sum", pool="max"))
     model.preprocess = model.default_preprocess()
@@ -54,10 +64,12 @@ def test_an_encoder_for_molecules_goes_to_the_official_layout_and_back(tmp_path,
         GraphEncoder(GraphEncoderConfig("gat", 5, 8, num_heads=2, norm="none")),
         GraphClassifier(GraphClassifierConfig(encoder="molecule", in_dim=2, embed_dim=8, activation="relu", bond_layer="gat", num_heads=2, num_classes=3, multi_label=True, pool="attention")),
         GraphClassifier(GraphClassifierConfig(encoder="molecule", in_dim=2, embed_dim=8, activation="relu", num_classes=3, multi_label=True, head="probe")),
+        GraphMAEMolecules(GraphMAEMoleculesConfig(embed_dim=8, depth=2, decoder="gcn")),
+        GraphMAEMolecules(GraphMAEMoleculesConfig(embed_dim=8, depth=2, decoder="linear")),
     ],
     ids=lambda model: model.system,
 )
-def test_encoders_and_classifiers_go_to_the_official_layout_and_back(model, tmp_path, capsys):
+def test_models_of_all_kinds_go_to_the_official_layout_and_back(model, tmp_path, capsys):
     model.preprocess = model.default_preprocess()
     model.save_pretrained(tmp_path / "ours")
     assert main(["export", str(tmp_path / "ours"), "--to", "official", "--output", str(tmp_path / "theirs")]) == 0, capsys.readouterr().err
