@@ -14,6 +14,7 @@ from modalities.common.run import Draw
 from modalities.common.sheets import spread
 from trainer.data import Source, ordered_batches, to_device
 from trainer.errors import DataError
+from trainer.evaluation import evaluating
 from trainer.files import write_bytes
 from trainer.objective import Objective
 
@@ -33,13 +34,11 @@ def confusion(labels: Tensor, said: Tensor, classes: int, ignored: int = -1) -> 
 
 def counted(model: Model, test: Source, key: str, ignored: int = -1) -> Tensor:
     """`confusion` of what a classifier (or segmenter) says of all samples of a source, whose batches have the labels under `key`."""
-    was_training, classes = model.training, model.config.num_classes
-    model.eval()
+    classes = model.config.num_classes
     counts = torch.zeros(classes, classes, dtype=torch.long)
-    with torch.inference_mode():
+    with evaluating(model):
         for batch in ordered_batches(test, BATCH):
             counts += confusion(batch[key].long(), model(to_device(batch, model.device)).argmax(dim=1).cpu(), classes, ignored)
-    model.train(was_training)
     return counts
 
 

@@ -13,6 +13,7 @@ from modalities.graph.circuits import CORNERS
 from modalities.graph.models.preroutgnn import PreRoutGNN
 from modalities.graph.pictures import save
 from modalities.graph.preprocess import collate
+from trainer.evaluation import evaluating
 
 KINDS = {"early": (slice(0, CORNERS // 2), "tab:blue"), "late": (slice(CORNERS // 2, CORNERS), "tab:orange")}
 """Corners of one kind -> their columns and colour."""
@@ -26,10 +27,8 @@ def draw_timing(model: PreRoutGNN, circuits: Sequence[Data], path: Path | str, t
 
     What the circuits do not tell is left out of the picture.
     """
-    was_training = model.training
-    model.eval()
-    each = [compare(model, collate([circuit]).to(model.device)) for circuit in circuits]
-    model.train(was_training)
+    with evaluating(model):
+        each = [compare(model, collate([circuit]).to(model.device)) for circuit in circuits]
     return draw_compared(each, path, title)
 
 
