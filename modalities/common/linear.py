@@ -3,6 +3,9 @@
 torch multiplies matrices in single precision with MKL, which uses half of the width of the vector units of other makers' processors;
 oneDNN, which comes with torch as well, uses all of it: about twice as fast there, at the same precision. Which one is taken
 depends on the processor alone, never on a measurement, so that a run that is resumed computes the same bits.
+
+oneDNN's product is called through an operation of our own, `modality_zoo::product`: torch.compile takes torch's name for it as a promise that the weight
+is a constant, and has no way to compile it in training. An operation that it does not know it calls as it is, with inputs laid out as they are without it.
 """
 
 from pathlib import Path
@@ -31,9 +34,31 @@ SMALLEST = 2**23
 """Multiplications below which torch's own product is taken: oneDNN prepares a program for each shape, and calling it costs more."""
 
 
+_LIBRARY = torch.library.Library("modality_zoo", "DEF")  # kept: its operations go when it does
+_LIBRARY.define("product(Tensor x, Tensor weight, Tensor? bias) -> Tensor")
+PRODUCT = torch.ops.modality_zoo.product.default
+"""(..., I), (O, I) and (O,) or None -> (..., O), by oneDNN. It has no gradients of its own."""
+
+
+@torch.library.impl("modality_zoo::product", "CPU", lib=_LIBRARY)
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, "none", [], "")
+
+
+@torch.library.register_fake("modality_zoo::product", lib=_LIBRARY)
+def _fake_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return x.new_empty((*x.shape[:-1], weight.shape[0]))
+
+
+@register_flop_formula(torch.ops.modality_zoo.product)
+def _operations(x: torch.Size, weight: torch.Size, *_: Any, **__: Any) -> int:
+    """Multiplications and additions of one product, for counters of operations."""
+    return 2 * x.numel() * weight[0]
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """What `torch.nn.functional.linear` computes: (..., I) and (O, I) -> (..., O)."""
-    if ONEDNN_IS_FASTER and not torch.compiler.is_exporting() and _fits(x, weight):
+    if ONEDNN_IS_FASTER and _fits(x, weight) and not _exporting():
         return _OneDNN.apply(x, weight, bias)
     return F.linear(x, weight, bias)
 
@@ -43,6 +68,12 @@ def _fits(x: Tensor, weight: Tensor) -> bool:
     if x.numel() * weight.shape[0] < SMALLEST:  # asked first: most calls of small networks end here
         return False
     return x.ndim > 1 and x.dtype == weight.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+
+
+@torch.compiler.assume_constant_result
+def _exporting() -> bool:
+    """Whether a graph is being written, which must hold torch's own operations. Asked as a constant: the compiler takes `is_exporting` itself for true."""
+    return torch.compiler.is_exporting()
 
 
 class Linear(nn.Linear):
@@ -61,17 +92,13 @@ def use_faster(module: nn.Module) -> nn.Module:
     return module
 
 
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-
-
 class _OneDNN(torch.autograd.Function):
     """The layer and its gradients, all as products with a transposed matrix; none is copied to be transposed."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return _product(x, weight, bias)
+        return PRODUCT(x, weight, bias)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -80,13 +107,7 @@ class _OneDNN(torch.autograd.Function):
         of_x, of_weight, of_bias = ctx.needs_input_grad
         rows = gradient.flatten(0, -2)  # (N, O)
         return (
-            _product(gradient, weight.t()) if of_x else None,
-            _product(rows.t(), x.flatten(0, -2).t()) if of_weight else None,
+            PRODUCT(gradient, weight.t(), None) if of_x else None,
+            PRODUCT(rows.t(), x.flatten(0, -2).t(), None) if of_weight else None,
             rows.sum(dim=0) if of_bias else None,
         )
-
-
-@register_flop_formula(torch.ops.mkldnn._linear_pointwise)
-def _operations(x: torch.Size, weight: torch.Size, *_: Any, **__: Any) -> int:
-    """Multiplications and additions of one product, for counters of operations."""
-    return 2 * x.numel() * weight[0]
