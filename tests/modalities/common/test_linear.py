@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from functorch.compile import make_boxed_func
 from torch import nn
+from torch._dynamo.backends.common import aot_autograd
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -74,6 +76,51 @@ def test_only_plain_layers_change():
 def test_graphs_hold_torchs_own_operation():
     program = torch.export.export(Linear(3, 2), (torch.randn(4, 3),))
     assert "aten.linear" in str(program.graph) and "mkldnn" not in str(program.graph)
+
+
+def test_strict_graphs_hold_it_too():
+    program = torch.export.export(Linear(3, 2), (torch.randn(4, 3),), strict=True)
+    assert "aten.linear" in str(program.graph) and "product" not in str(program.graph)
+
+
+@pytest.mark.parametrize("given", [(2, 3, 7), (6, 7)], ids=str)
+def test_a_compiled_layer_keeps_the_product(taken, given):
+    """In one graph, forward and backward; the bits are those without the compiler, and new values need no new graph."""
+    torch.manual_seed(0)
+    stack = use_faster(nn.Sequential(nn.Linear(7, 11), nn.GELU(), nn.Linear(11, 5, bias=False)))
+    stack[2].weight.requires_grad_(False)
+    graphs = []
+
+    def keep(graph, inputs):
+        graphs.append(str(graph.graph))
+        return make_boxed_func(graph.forward)
+
+    torch._dynamo.reset()
+    compiled = torch.compile(stack, backend=aot_autograd(fw_compiler=keep), fullgraph=True)
+    for _ in range(3):
+        x, wanted, found = torch.randn(given, requires_grad=True), [], []
+        inputs = [x, stack[0].weight, stack[0].bias]
+        for net, outputs in ((stack, wanted), (compiled, found)):
+            y = net(x)
+            outputs += [y, *torch.autograd.grad(y.square().sum(), inputs)]
+        assert all(map(torch.equal, wanted, found))
+    assert [graph.count("modality_zoo.product.default") for graph in graphs] == ([2, 3] if taken else [0, 0])
+
+
+@needs_onednn
+def test_the_operation_is_well_formed():
+    x, weight = torch.randn(2, 3, 7), torch.randn(7, 11).t()
+    for bias in (None, torch.randn(11)):
+        torch.library.opcheck(module.PRODUCT, (x, weight, bias))
+
+
+def test_no_second_derivatives_by_onednn(taken):
+    layer, x = Linear(3, 2), torch.randn(4, 3, requires_grad=True)
+    (first,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
+    if not taken:
+        return first.sum().backward()
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
 
 
 def test_operations_are_counted():
