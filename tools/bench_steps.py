@@ -101,7 +101,8 @@ def _mae(options: Options) -> tuple[str, str, Side, Side]:
     model = zoo.create(name)
     objective = MAEObjectiveConfig().build(model)
     state, config = mae.to_transformers(model)
-    peer = ViTMAEForPreTraining.from_pretrained(None, config=ViTMAEConfig(**{**config, "norm_pix_loss": True}), state_dict=copy.deepcopy(state))  # else it takes our tensors, not their values
+    values = copy.deepcopy(state)  # the peer takes these tensors for its own
+    peer = ViTMAEForPreTraining.from_pretrained(None, config=ViTMAEConfig(**{**config, "norm_pix_loss": True}), state_dict=values)
     images, noise = inputs(model, options.batch_size), torch.rand(options.batch_size, model.patch_embed.length)
     return name, "transformers", (objective, lambda: objective({"image": images}, noise).loss), (peer, lambda: peer(images, noise=noise).loss)
 
@@ -113,7 +114,8 @@ def _videomae(options: Options) -> tuple[str, str, Side, Side]:
     model = zoo.create(name)
     objective = VideoMAEObjectiveConfig().build(model)
     state, config = videomae.to_transformers(model)
-    peer = VideoMAEForPreTraining.from_pretrained(None, config=VideoMAEConfig(**config), state_dict=copy.deepcopy(state))  # else it takes our tensors, not their values
+    values = copy.deepcopy(state)  # the peer takes these tensors for its own
+    peer = VideoMAEForPreTraining.from_pretrained(None, config=VideoMAEConfig(**config), state_dict=values)
     clips, noise = inputs(model, options.batch_size), torch.rand(options.batch_size, model.noise_length)
     hidden = model.mask(noise, 0.9).mask.bool()
     turned = clips.transpose(1, 2).contiguous()

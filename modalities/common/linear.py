@@ -58,7 +58,7 @@ def _operations(x: torch.Size, weight: torch.Size, *_: Any, **__: Any) -> int:
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """What `torch.nn.functional.linear` computes: (..., I) and (O, I) -> (..., O)."""
-    if ONEDNN_IS_FASTER and _fits(x, weight) and not _exporting():
+    if ONEDNN_IS_FASTER and not _exporting() and _fits(x, weight):
         return _OneDNN.apply(x, weight, bias)
     return F.linear(x, weight, bias)
 

@@ -78,9 +78,12 @@ def test_graphs_hold_torchs_own_operation():
     assert "aten.linear" in str(program.graph) and "mkldnn" not in str(program.graph)
 
 
-def test_strict_graphs_hold_it_too():
-    program = torch.export.export(Linear(3, 2), (torch.randn(4, 3),), strict=True)
+@pytest.mark.parametrize("strict", [True, False])
+def test_graphs_take_any_batch(strict, monkeypatch):
+    monkeypatch.setattr(module, "SMALLEST", 20)
+    program = torch.export.export(Linear(3, 2), (torch.randn(4, 3),), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},), strict=strict)
     assert "aten.linear" in str(program.graph) and "product" not in str(program.graph)
+    assert program.module()(torch.randn(2, 3)).shape == (2, 2)
 
 
 @pytest.mark.parametrize("given", [(2, 3, 7), (6, 7)], ids=str)
