@@ -11,6 +11,7 @@ import gc
 import os
 import signal
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -175,9 +176,10 @@ class Stream:
         self.total = self.plan.start(self.plan.steps)
         self.positions = positions_of(source, seed, self.total)
 
-    def batches(self, first: int, workers: int | None = None, share: Share = Share()) -> Generator[Batch, None, None]:
+    def batches(self, first: int, workers: int | None = None, share: Share = Share(), device: torch.device | None = None) -> Generator[Batch, None, None]:
         """The micro-batches that this rank takes from step `first` to the end, each with `sample_key` (B,) int64 and, where it lies in the source, `sample_index` (B,).
 
+        What workers hand over in a smaller form (see `Source`) goes to `device` as it is and is finished there, where that is an accelerator.
         The same worker processes serve all epochs. Raises whatever ZooError a sample raises, DataError when the source cannot be read. (When a
         worker is killed, torch raises a RuntimeError from a signal handler, wherever the main thread happens to be.)
         """
@@ -201,7 +203,14 @@ class Stream:
                     return
                 if isinstance(batch, ZooError):
                     raise batch
-                yield finish(batch)
+                if finish is _same:
+                    yield batch
+                elif device is not None and device.type != "cpu":
+                    yield finish(to_device(batch, device))
+                else:
+                    with _one_thread() if loader.num_workers else nullcontext():
+                        batch = finish(batch)
+                    yield batch
         except OSError as error:
             # one that comes from a worker carries its traceback in its text
             raise DataError(f"Cannot read the training data: {str(error).strip().splitlines()[-1]}. Is it still where it was?") from error
@@ -289,6 +298,17 @@ def to_device(batch: Any, device: torch.device, channels_last: bool = False) -> 
 
 def _same(batch: Any) -> Any:
     return batch
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Computes with one thread: several would wait for each other, at full speed, while worker processes keep the cores busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _quiet_worker(_: int) -> None:

@@ -143,7 +143,7 @@ class Trainer:
         config, step_losses = self.config, self.step_losses
         on_batch, on_losses = overriding(self.callbacks, "batch"), overriding(self.callbacks, "losses")
         on_backward, on_step = overriding(self.callbacks, "after_backward"), overriding(self.callbacks, "after_step")
-        stream = self._data = self.stream.batches(self.step, config.workers, self.share)
+        stream = self._data = self.stream.batches(self.step, config.workers, self.share, self.device)
         self.waiting = Waiting(worker_count(self.source, config.workers))
         self._interval_began = time.perf_counter()
         self.model.train()

@@ -12,7 +12,7 @@ from modalities.video.preprocess import VideoPreprocess
 from modalities.video.sampling import ClipSampler
 from tests.modalities.video.references import moving, write_video
 from trainer.errors import DataError
-from trainer.video_files import VideoFile
+from trainer.video_files import VideoFile, matroska_end
 
 PLAIN = VideoPreprocess(frames=4, stride=2, size=(16, 16), mean=(0.0,) * 3, std=(1.0,) * 3)
 
@@ -107,6 +107,63 @@ def test_cut_off_files(tmp_path):
         PLAIN(str(tmp_path / "cut.avi"))
 
 
+def test_a_cut_off_webm_says_how_long_it_was(tmp_path):
+    """Unless it is a recording that goes on: what is there of it is used."""
+    pytest.importorskip("av")
+    whole = write_video(tmp_path / "a.webm", moving(60)).read_bytes()
+    cut = bytearray(whole[: len(whole) // 2])
+    (tmp_path / "cut.webm").write_bytes(cut)
+    with pytest.raises(DataError, match=rf"cut.webm is cut off: {len(cut):,} of {len(whole):,} bytes are there, [0-9]+ frames"):
+        PLAIN(str(tmp_path / "cut.webm"))
+    assert matroska_end(whole) == len(whole) and matroska_end(whole[:40]) is None and matroska_end(b"") is None
+    place = cut.find(b"\x18\x53\x80\x67") + 4
+    cut[place : place + 8] = b"\x01" + b"\xff" * 7
+    assert matroska_end(bytes(cut)) is None
+    (tmp_path / "going.webm").write_bytes(cut)
+    with VideoFile(tmp_path / "going.webm") as video:
+        assert 10 < video.count < 60 and grounds(video.frames([0, 9])) == [0, 9]
+
+
+def test_an_avi_with_times_at_which_nothing_is_shown(tmp_path):
+    pytest.importorskip("av")
+    times = np.cumsum([0, 1, 5, 1, 9, 1, 1, 3, 1, 1, 2, 7]).tolist()
+    path = write_video(tmp_path / "variable.avi", moving(12), times=times)
+    with VideoFile(path) as video:
+        assert video.count == 12 and grounds(video.frames([0, 4, 5, 11])) == [0, 4, 5, 11]
+    content = path.read_bytes()
+    (tmp_path / "cut.avi").write_bytes(content[: content.rfind(b"idx1") - 100])
+    with pytest.raises(DataError, match="cut.avi is cut off: [0-9]+ of [0-9]+ frames"):
+        PLAIN(str(tmp_path / "cut.avi"))
+
+
+def test_frames_in_another_order_without_times(tmp_path):
+    """H.264 in an avi, which has no times of showing: the frames are counted from the beginning."""
+    av = pytest.importorskip("av")
+    path = write_video(tmp_path / "b.avi", moving(30), gop=10, codec="libx264")
+    with av.open(str(path)) as container:
+        plain = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    with VideoFile(path) as video:
+        for wanted in (range(30), [3], [29], [1, 12, 13]):
+            assert (video.frames(wanted) == plain[list(wanted)]).all()
+
+
+def test_a_decoder_that_does_not_know_the_order_starts_anew(tmp_path, monkeypatch):
+    """Opened quickly, it may give frames in a wrong order: that is seen, and the file is opened again in the thorough way."""
+    pytest.importorskip("av")
+    path, shown, tried = write_video(tmp_path / "b.mp4", moving(30), gop=30), VideoFile._shown, []
+
+    def confused(self, wanted):
+        frames = list(shown(self, wanted))
+        tried.append(self._quick)
+        return iter([frames[i ^ 1] if i ^ 1 < len(frames) else frames[i] for i in range(len(frames))] if self._quick else frames)
+
+    monkeypatch.setattr(VideoFile, "_shown", confused)
+    with VideoFile(path) as video:
+        assert grounds(video.frames([1, 2, 3, 17, 28])) == [1, 2, 3, 17, 28]
+        assert grounds(video.frames([5])) == [5]
+    assert tried[0] and not any(tried[1:])
+
+
 def test_another_size_in_the_middle(tmp_path):
     av = pytest.importorskip("av")
     path = tmp_path / "two.mkv"
@@ -131,7 +188,7 @@ def test_another_size_in_the_middle(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b"", "is no video that is read here"), (b"#EXTM3U\n/etc/passwd\n", "is no video that is read here"), (b"\0\0\0\x18ftypisom" + bytes(200), "damaged or cut off mp4")],
+    [(b"", "is empty: it has 0 bytes"), (b"#EXTM3U\n/etc/passwd\n", "is no video that is read here"), (b"\0\0\0\x18ftypisom" + bytes(200), "damaged or cut off mp4")],
 )
 def test_what_is_no_video(content, words, tmp_path):
     pytest.importorskip("av")
