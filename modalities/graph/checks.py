@@ -1,9 +1,10 @@
 """What a graph must be before anything is computed on it, and what is repaired in silence: duplicate edges are merged, self loops are handled by the preprocessing."""
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
-from torch_geometric.utils import coalesce, remove_self_loops
+from torch_geometric.utils import remove_self_loops
 
 from trainer.errors import DataError
 
@@ -54,8 +55,19 @@ def clean_edges(graph: Data, nodes: int, undirected: bool) -> tuple[Tensor, Tens
         edges = torch.cat([edges, edges.flip(0)], dim=1)
         values = None if values is None else torch.cat([values, values])
     if values is None:
-        return coalesce(edges, num_nodes=nodes), None
+        return torch.from_numpy(np.stack(each_once(*edges.numpy(), nodes))), None
     ids = edges[0] * nodes + edges[1]
     order = ids.argsort(stable=True)
     kept = order[torch.cat([ids.new_ones(1, dtype=torch.bool), ids[order].diff() != 0])[: len(order)]]
     return edges[:, kept], values[kept]
+
+
+def each_once(first: np.ndarray, second: np.ndarray, nodes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Both ends (E,) int64 of edges among `nodes` nodes (below 2^31), sorted and without repetition. Both numbers lie in one, which numpy sorts several times as fast as torch."""
+    bits = nodes.bit_length()
+    ids = first << bits
+    ids |= second
+    ids.sort()
+    if len(ids):
+        ids = ids[np.concatenate([[True], ids[1:] != ids[:-1]])]
+    return ids >> bits, ids & ((1 << bits) - 1)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
-from modalities.graph.checks import count_nodes
+from modalities.graph.checks import count_nodes, each_once
 from modalities.graph.preprocess import GraphPreprocess
 from trainer.errors import ConfigError
 from trainer.randomness import draws, sample_keys
@@ -114,8 +114,7 @@ class NeighbourSource(OneGraph):
         source, target = self.whole.edge_index.numpy()
         self.whole = None
         plain = source != target
-        source, target = source[plain], target[plain]
-        self.neighbours = source[np.argsort(target, kind="stable")]
+        target, self.neighbours = each_once(target[plain], source[plain], self.nodes)
         """Sources of all edges, those that lead to one node together."""
         self.first = np.concatenate([[0], np.bincount(target, minlength=self.nodes).cumsum()])
         """Where those of each node begin."""
