@@ -11,7 +11,7 @@ from typing import Literal
 from modalities.common.evaluation import samples_of
 from modalities.graph.nodes import LabelledNodes
 from modalities.graph.objectives.supervised import Supervised
-from modalities.graph.sampling import OneGraph
+from modalities.graph.sampling import OneGraph, WholeGraph, require_room
 from modalities.graph.starting import ClassifierRecipe
 from trainer.errors import ConfigError
 from trainer.optim import OptimConfig
@@ -44,6 +44,8 @@ class NodeRecipe(ClassifierRecipe):
     def build(self) -> tuple[OneGraph, Supervised]:
         encoder = self.encoder()
         train, test = self.data.build(encoder.preprocess)
+        if isinstance(train, WholeGraph):
+            require_room(train.nodes, train.edges, encoder.config.embed_dim, train.name)
         model = self.classifier(encoder, train, level="node")
         log.info("%d training and %d test nodes of %d %s", samples_of(train), samples_of(test), len(train.classes), "labels" if train.multi_label else "classes")
         return train, Supervised(model)

@@ -9,6 +9,7 @@ from modalities.common.run import ModelRecipe
 from modalities.graph.data import LabelledGraphs, UnlabelledGraphs
 from modalities.graph.evaluation import FEATURES, probed
 from modalities.graph.models.encoder import GraphEncoderConfig, new_for
+from modalities.graph.sampling import require_room
 from modalities.graph.sources import GraphSource
 from trainer.errors import ConfigError
 from trainer.optim import OptimConfig
@@ -38,6 +39,9 @@ class GraphRecipe(ModelRecipe):
         source = self.data.build(preprocess)
         if len(source) == 1 and self.train.batch_size > 1:
             raise ConfigError(f"{source.name} is one graph, and train.batch_size={self.train.batch_size} would put so many copies of it into a step. Set it to 1, or draw neighbours with data.fanouts.")
+        if len(source) == 1:
+            counts = source.packed.counts
+            require_room(int(counts["node"]), int(counts["edge"]), self.model.embed_dim, source.name)
         model = registry.system_class(self.system)(self.model)
         model.name, model.preprocess = self.recipe, preprocess
         return source, self.objective.build(model)

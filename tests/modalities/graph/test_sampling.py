@@ -7,6 +7,8 @@ from torch_geometric.data import Data
 
 from modalities import registry
 from modalities.common.run import run
+from modalities.graph import sampling
+from modalities.graph.finetune import default_recipe
 from modalities.graph.nodes import NodeSet
 from modalities.graph.models.classifier import GraphClassifier, GraphClassifierConfig
 from modalities.graph.objectives.supervised import Supervised
@@ -93,6 +95,17 @@ def test_a_run_on_one_large_graph(tmp_path):
         replace(recipe, {"data.fanouts": [3]}).build()
     with pytest.raises(ConfigError, match="at least 1"):
         NeighbourSource(graph, GraphPreprocess(in_dim=6), (0,))
+
+
+def test_a_graph_too_large_to_be_taken_whole_is_told_before_training(tmp_path, monkeypatch):
+    graph = large()
+    np.savez(tmp_path / "big.npz", edge_index=graph.edge_index.numpy(), x=graph.x.numpy(), y=graph.y.numpy())
+    monkeypatch.setattr(sampling, "_memory", lambda: 2**20)
+    options = {"data.path": str(tmp_path / "big.npz"), "train.batch_size": 1}
+    for recipe in (registry.find_recipe("graph/graphmae-tiny-molecules"), replace(default_recipe("graph/graphmae-tiny-molecules", task="nodes"), {"scratch": True})):
+        with pytest.raises(ConfigError, match="200 nodes and .* needs about 0 GB.*fanouts 10 10"):
+            replace(recipe, options).build()
+    assert len(replace(registry.find_recipe("graph/graphmae-tiny-molecules"), {**options, "data.fanouts": [3]}).build()[0]) == 200
 
 
 def test_protocols():
