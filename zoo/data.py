@@ -103,7 +103,7 @@ def show(path: tyro.conf.Positional[str], /, modality: str | None = None, to: Pa
                 damaged += 1
         name = f"{raw.name} {part}".strip()
         print(f"{name}: {raw.modality}, {raw.format}, {len(raw):,} samples")
-        print("\n".join(f"  {line}" for line in [*_classes(raw), *_forms(seen, len(looked), damaged)]))
+        print("\n".join(f"  {line}" for line in [*_classes(raw), *_forms(seen, len(looked), damaged), *(raw.facts() if hasattr(raw, "facts") else ())]))
         target = to or Path(f"{name.replace(' ', '-')}-samples.png")
         if to and part:
             target = to.with_stem(f"{to.stem}-{part}")

@@ -16,6 +16,7 @@ import numpy as np
 from torch_geometric.data import Data
 
 from modalities.common.folders import train_and_test
+from modalities.common.sources import stem_of
 from modalities.common.splits import Splits
 from modalities.graph.files import read_graph
 from modalities.graph.generated import BUILT_IN, LICENCE, SETS, SOURCE, GeneratedConfig, Part
@@ -24,8 +25,9 @@ from modalities.graph.preprocess import GraphPreprocess
 from modalities.graph.sampling import NeighbourSource
 from modalities.graph.smiles import scaffold_split
 from modalities.graph.sources import GraphSource
-from modalities.graph.tables import PARTS, GraphTable, read_folder, read_ogb, read_smiles, read_tu
+from modalities.graph.tables import PARTS, GraphTable, read_folder, read_ogb, read_shards, read_smiles, read_tu
 from trainer.errors import ConfigError, DataError
+from trainer.shards import is_shards
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class GraphSet:
             raise DataError(f"The graphs of {path} have no labels. {'Their nodes have: add --task nodes.' if of_nodes else f'Expected {LABELLED}.'}")
         if classes is not None and labelled and tuple(classes) != names:
             raise DataError(f"{path} has the labels {', '.join(names)}, and the other part has {', '.join(classes)}.")
-        source = GraphSource(table.graphs, preprocess, labels, names, Path(path).resolve().name.partition(".")[0], {"source": "graphs of the user"}, table.names)
+        source = GraphSource(table.graphs, preprocess, labels, names, stem_of(path), {"source": "graphs of the user"}, table.names)
         source.parts = table.parts or (dict(zip(PARTS, map(np.array, scaffold_split(table.scaffolds)))) if table.scaffolds else {})
         return source
 
@@ -165,13 +167,17 @@ def built_in(name: str, part: Part, preprocess: GraphPreprocess, config: Generat
 
 
 def raw_parts(path: str, labelled: bool = True) -> dict[str, Any]:
-    """Graphs are read as a whole, not sample by sample, so there are no files to pack: DataError says so."""
-    raise DataError(f"{path}: sets of graphs are read as a whole and are not packed into tars. Give the path to a recipe as it is.")
+    """What lies at a path, in any format, as graphs: see `modalities.graph.raw`."""
+    from modalities.graph.raw import raw_parts as parts  # which draws, and reads by this module
+
+    return parts(path, labelled)
 
 
 @lru_cache(maxsize=4)
 def read_table(path: str, labels: tuple[str, ...] = ()) -> GraphTable:
     """The set of graphs at a path, in whichever form. DataError when it is none."""
+    if is_shards(path):
+        return read_shards(path)
     place = Path(path)
     if not place.exists():
         raise DataError(f"{path} does not exist. Expected a set of graphs.")

@@ -6,6 +6,7 @@
 .edges .edgelist .csv .tsv .txt   two node numbers from 0 in each line, and perhaps numbers of the edge; lines that begin with # are skipped
 """
 
+import io
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import ParseError
@@ -15,10 +16,11 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from modalities.graph.checks import check_graph
+from modalities.graph.checks import check_graph, count_nodes
 from modalities.graph.text import read_numbers
 from trainer.decoders import Limits, decode
 from trainer.errors import DataError, shorten
+from trainer.files import write_bytes
 
 LISTS = (".edges", ".edgelist", ".csv", ".tsv", ".txt")
 ENDINGS = (".npz", ".graphml", *LISTS)
@@ -42,27 +44,35 @@ def read_graph(path: Path | str) -> Data:
         raise DataError(f"{path} is no graph file by its ending. Expected {', '.join(ENDINGS)}.")
     if path.stat().st_size > LARGEST:
         raise DataError(f"{path} has {path.stat().st_size / 1e9:.1f} GB; a graph in one file may have {LARGEST / 1e9:.1f}. Take a part of the graph.")
-    graph = _arrays(path) if ending == ".npz" else _graphml(path) if ending == ".graphml" else _edge_list(path)
+    graph = from_bytes(path.read_bytes(), str(path)) if ending == ".npz" else _graphml(path) if ending == ".graphml" else _edge_list(path)
+    graph.num_nodes = count_nodes(graph, str(path))
     return check_graph(graph, str(path))
 
 
 def write_graph(graph: Data, path: Path) -> Path:
     """Write a graph as .npz arrays that `read_graph` reads."""
-    arrays = {key: graph[key].numpy() for key in KNOWN if isinstance(graph.get(key), Tensor)}
-    np.savez(path, num_nodes=np.int64(graph.num_nodes), **arrays)
+    write_bytes(path, as_bytes(graph))
     return path
 
 
-def _arrays(path: Path) -> Data:
-    found = decode(path.name, path.read_bytes(), str(path), limits=Limits(encoded=LARGEST))
+def as_bytes(graph: Data) -> bytes:
+    """The content of such a file, always the same for the same graph."""
+    content = io.BytesIO()
+    np.savez(content, num_nodes=np.int64(graph.num_nodes), **{key: graph[key].numpy() for key in KNOWN if isinstance(graph.get(key), Tensor)})
+    return content.getvalue()
+
+
+def from_bytes(content: bytes, where: str) -> Data:
+    """The graph of an .npz, not yet checked. DataError that names `where`."""
+    found = decode("graph.npz", content, where, limits=Limits(encoded=LARGEST))
     if {"indptr", "indices", "shape"} <= found.keys():
-        return _adjacency(found, path)
+        return _adjacency(found, where)
     if "edge_index" not in found:
-        raise DataError(f"{path} has no array edge_index (2, E), only {', '.join(found) or 'none'}.")
+        raise DataError(f"{where} has no array edge_index (2, E), only {', '.join(found) or 'none'}.")
     return Data(**{name: _tensor(found[name]) if name != "num_nodes" else int(found[name]) for name in KNOWN if name in found})
 
 
-def _adjacency(found: dict[str, np.ndarray], path: Path) -> Data:
+def _adjacency(found: dict[str, np.ndarray], path: str) -> Data:
     """A graph from a sparse matrix as scipy stores it."""
     import scipy.sparse
 

@@ -12,10 +12,13 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from modalities.graph.files import ENDINGS, read_graph
+from modalities.graph.checks import check_graph
+from modalities.graph.files import ENDINGS, from_bytes, read_graph
 from modalities.graph.text import MISSING, Wrong, read_numbers
+from trainer.decoders import decode
 from trainer.errors import DataError, shorten
 from trainer.optional import library
+from trainer.shards import Shards, find_shards
 
 PARTS = ("train", "valid", "test")
 """Into which OGB divides a set."""
@@ -201,6 +204,28 @@ def read_folder(folder: Path) -> GraphTable:
     if len(classes) < 2 or None in tops:
         return GraphTable(graphs, names=names)
     return GraphTable(graphs, torch.tensor([classes.index(t) for t in tops]), classes, names)
+
+
+def read_shards(path: str) -> GraphTable:
+    """Tars as `zoo pack` writes them: `KEY.npz`, and `KEY.cls` where there are classes, whose names the index has. All graphs are read."""
+    shards, about = Shards(path), find_shards(path)[1]
+    graphs, numbers = [], []
+    for index in range(len(shards)):
+        members = shards.read(index, ("npz", "cls"))
+        if "npz" not in members:
+            raise DataError(f"{shards.where(index, '*')} has no graph (KEY.npz), only {', '.join(shards.endings(index))}.")
+        where = shards.where(index, "npz")
+        graphs.append(check_graph(from_bytes(members["npz"], where), where))
+        numbers.append(decode("cls", members["cls"], shards.where(index, "cls")) if "cls" in members else -1)
+    types = max(int(graph.node_type.max()) + 1 for graph in graphs) if all("node_type" in graph for graph in graphs) else 0
+    names, labels = [shards.id(index) for index in range(len(shards))], torch.tensor(numbers)
+    if (labels < 0).all():
+        return GraphTable(graphs, names=names, types=types)
+    classes = tuple(map(str, about.get("classes") or range(int(labels.max()) + 1)))
+    if (labels < 0).any() or int(labels.max()) >= len(classes):
+        bad = int(((labels < 0) | (labels >= len(classes))).int().argmax())
+        raise DataError(f"{shards.where(bad, 'cls')} is {f'class {numbers[bad]}' if numbers[bad] >= 0 else 'missing'}; all graphs need one of the {len(classes)} classes, counted from 0.")
+    return GraphTable(graphs, labels, classes, names, types)
 
 
 def labelled(graphs: list[Data], labels: Tensor, columns: list[str], names: list[str], where: str) -> GraphTable:
