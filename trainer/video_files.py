@@ -120,7 +120,7 @@ class VideoFile:
         try:
             container = self._av.open(self._file, format=form, options={"skip_frame": "all"} if self._quick else {})
         except Exception as error:  # on damage FFmpeg raises nearly anything
-            raise DataError(f"{self.where} is a damaged or cut off {form} file ({error}). Fetch it again or remove it.") from error
+            raise DataError(f"{self.where} is a damaged or cut off {form} file ({_cause(error)}). Fetch it again or remove it.") from error
         if not container.streams.video:
             sound = len(container.streams.audio)
             container.close()
@@ -143,7 +143,7 @@ class VideoFile:
                 if packet.size and not packet.is_discard:
                     packets.append((packet.pts if packet.pts is not None else packet.dts, packet.is_keyframe, packet.is_corrupt))
         except Exception as error:
-            raise DataError(f"{self.where} is damaged or cut off after {len(packets)} frames ({error}). Fetch it again or remove it.") from error
+            raise DataError(f"{self.where} is damaged or cut off after {len(packets)} frames ({_cause(error)}). Fetch it again or remove it.") from error
         if not packets or any(time is None for time, _, _ in packets):
             raise DataError(f"{self.where} has {'no frames' if not packets else 'frames without times'}. Encode it again or remove it.")
         self._first = packets[0][0]
@@ -184,7 +184,7 @@ class VideoFile:
         except ZooError:
             raise
         except Exception as error:
-            raise DataError(f"{self.where} cannot be decoded near frame {position + 1} ({error}). Fetch it again or remove it.") from error
+            raise DataError(f"{self.where} cannot be decoded near frame {position + 1} ({_cause(error)}). Fetch it again or remove it.") from error
 
     def _pixels(self, frame: Any) -> np.ndarray:
         """A frame as (H, W, 3) RGB. With one converter for the whole file, as setting one up takes longer than using it."""
@@ -207,6 +207,11 @@ class VideoFile:
         for packet in self._container.demux(self._stream):
             context.skip_frame = "NONREF" if skipping and packet.pts is not None and packet.pts not in wanted else "DEFAULT"
             yield from packet.decode()
+
+
+def _cause(error: Exception) -> str:
+    """What FFmpeg says, without its numbers and names."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _time(frame: Any) -> int | None:

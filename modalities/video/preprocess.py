@@ -22,7 +22,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 LARGEST = 16384
 """Longest side of an input, in pixels."""
 CHUNK = 2**18
-"""Values that are normalised at once: as many as a core's own cache holds."""
+"""Values that are normalised at once on a CPU: as many as a core's own cache holds."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,8 @@ class VideoPreprocess(Preprocess):
         shift = _statistic(self.mean, clip.device) / _statistic(self.std, clip.device)
         clips, factor = clip.reshape(-1, *clip.shape[-4:]).transpose(1, 2), 1 / std
         found = torch.empty(clips.shape, device=clip.device)
-        frames = max(CHUNK // math.prod(clip.shape[-3:]), 1)
+        chunk = CHUNK if clip.device.type == "cpu" else max(clip.numel(), 1)
+        frames = max(chunk // math.prod(clip.shape[-3:]), 1)
         each = max(frames // clips.shape[2], 1)
         for own, part in zip(found.split(each), clips.split(each)):
             for into, values in zip(own.split(frames, dim=2), part.split(frames, dim=2)):

@@ -216,3 +216,31 @@ def test_advice_when_training_waits(caplog):
         assert advice(0, 4, 0.1) == []
         assert advice(0, 4, 1.0) == ["Training waits for data 50 % of the time: raise train.workers from 0 to 3 (the machine has 4 cores)."]
         assert "train.workers=1" in advice(0, 1, 1.0)[0] and "pack" in advice(3, 4, 0.3)[0]
+
+
+class Compact(Noisy):
+    """Handed over as one number, finished in the training process."""
+
+    threads = ()
+
+    def compact(self):
+        def finish(batch):
+            Compact.threads += (torch.get_num_threads(),)
+            return {**batch, "twice": 2 * batch["id"].float()}
+
+        return Noisy(), finish
+
+
+@pytest.mark.parametrize(("workers", "device", "expected"), [(0, "cpu", 3), (1, "cpu", 1), (1, "meta", 3)])
+def test_what_is_handed_over_is_finished_by_one_thread_or_on_the_device(workers, device, expected, monkeypatch):
+    monkeypatch.setattr(Compact, "threads", ())
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        (batch,) = Stream(Compact(), 4, seed=3, steps=1).batches(0, workers, device=torch.device(device))
+        assert torch.get_num_threads() == 3 and Compact.threads == (expected,)
+    finally:
+        torch.set_num_threads(before)
+    assert batch["twice"].device.type == device and batch["sample_key"].shape == (4,)
+    if device == "cpu":
+        assert batch["twice"].equal(2 * batch["id"].float())
