@@ -134,7 +134,12 @@ def recompute(module: nn.Module) -> None:
         raise ConfigError(f"train.recompute works block by block, and {type(module).__name__} has no repeated blocks. Set it to false.")
     for block in found:
         # the instance's own forward: parameter names stay as they are
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+        block.forward = partial(_recomputed, block.forward)
+
+
+def _recomputed(forward: Callable, *args: Any, **kwargs: Any) -> Any:
+    """Ours, because torch.compile looks into `checkpoint` only from a function that it compiles."""
+    return checkpoint(forward, *args, use_reentrant=False, **kwargs)
 
 
 def compile_module(module: nn.Module, how: str) -> None:
@@ -142,6 +147,8 @@ def compile_module(module: nn.Module, how: str) -> None:
     found = [module] if how == "whole" else blocks(module)
     if not found:
         raise ConfigError(f"train.compile=blocks needs repeated blocks, and {type(module).__name__} has none. Use whole or no.")
+    if how == "blocks":  # they share a limit, and each needs graphs of its own where they differ in a number, as in their rate of drop path
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 4 * len(found))
     for part in found:
         part.compile()
 
