@@ -187,10 +187,10 @@ class VideoFile:
             raise DataError(f"{self.where} cannot be decoded near frame {position + 1} ({_cause(error)}). Fetch it again or remove it.") from error
 
     def _pixels(self, frame: Any) -> np.ndarray:
-        """A frame as (H, W, 3) RGB. With one converter for the whole file, as setting one up takes longer than using it."""
+        """A frame as (H, W, 3) RGB, upright where the file says how it was held. With one converter for the whole file, as setting one up takes longer than using it."""
         plane = self._converter.reformat(frame, format="rgb24").planes[0]
         rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
-        return rows[:, : 3 * plane.width].reshape(plane.height, plane.width, 3)
+        return np.rot90(rows[:, : 3 * plane.width].reshape(plane.height, plane.width, 3), round(frame.rotation / 90))
 
     def _from(self, key: int, wanted: set[int]) -> Iterator[tuple[int | None, Any]]:
         """Times and frames from a key frame on. Containers seek by other times than those of showing, so where one lands too late it goes back further."""

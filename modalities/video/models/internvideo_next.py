@@ -257,6 +257,7 @@ class InternVideoNext(Model):
         return self.clip_projector(self.encode(self.input(batch))[0])
 
     def outputs(self, batch: Batch) -> dict[str, Tensor]:
+        """features (B, D), the mean of the patch tokens; tokens (B, L, D); projected (B, pool_dim), the attention pooling."""
         x = self.encode(self.input(batch))[0]
         tokens = x[:, self.prefix :]
         return {"features": tokens.mean(dim=1), "tokens": tokens, "projected": self.clip_projector(x)}

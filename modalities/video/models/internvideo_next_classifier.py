@@ -72,9 +72,11 @@ class InternVideoNextClassifier(Classifier, InternVideoNext):
         return self.fc_norm(self.clip_projector(x) if self.config.pool == "attention" else x[:, self.prefix :].mean(dim=1))
 
     def embed(self, batch: Batch) -> Tensor:
+        """What the head sees, (B, head_width)."""
         return self.pooled(self.encode(self.input(batch))[0])
 
     def outputs(self, batch: Batch) -> dict[str, Tensor]:
+        """features (B, head_width), tokens (B, L, D) and, with a head, logits (B, num_classes)."""
         x = self.encode(self.input(batch))[0]
         found = {"features": self.pooled(x), "tokens": x[:, self.prefix :]}
         return found | ({"logits": self.head(found["features"])} if self.config.num_classes else {})

@@ -78,6 +78,7 @@ class Blocks(nn.Module):
         self.blocks.apply(init_linear)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, N, width) -> (B, N, width)."""
         return self.blocks(x)
 
 
@@ -107,6 +108,7 @@ class BertLayers(nn.Module):
         self.layers = model.layers[-config.depth :]
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, N, width) -> (B, N, width), places counted from 0."""
         from transformers.masking_utils import create_bidirectional_mask, create_bidirectional_sliding_window_mask
 
         places = torch.arange(x.shape[1], device=x.device)[None]

@@ -55,10 +55,12 @@ class VideoMAE(VideoViT, MaskedAutoencoder):
         return rows * columns
 
     def visible_count(self, mask_ratio: float) -> int:
+        """How many tokens of a clip the encoder sees: of each of its frames the same places."""
         visible, _ = tube_counts(self.noise_length, mask_ratio)
         return visible * self.config.grid[0]
 
     def mask(self, noise: Tensor, mask_ratio: float) -> Masking:
+        """Tubes out of random numbers (B, noise_length): the places with the largest are hidden in all frames."""
         return tube_mask(noise, self.config.grid[0], mask_ratio)
 
     def no_weight_decay(self) -> set[str]:

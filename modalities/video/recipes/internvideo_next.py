@@ -145,26 +145,32 @@ def stage2(size: str, drop_path: float) -> StageTwoRecipe:
 
 
 def stage1_base() -> StageOneRecipe:
+    """Stage 1 at the size base."""
     return stage1("base", 0.1)
 
 
 def stage1_large() -> StageOneRecipe:
+    """Stage 1 at the size large."""
     return stage1("large", 0.2)
 
 
 def stage2_base() -> StageTwoRecipe:
+    """Stage 2 at the size base."""
     return stage2("base", 0.1)
 
 
 def stage2_large() -> StageTwoRecipe:
+    """Stage 2 at the size large."""
     return stage2("large", 0.2)
 
 
 def stage1_1b() -> StageOneRecipe:
+    """Stage 1 at the size 1b."""
     return stage1("1b", 0.2)
 
 
 def stage2_1b() -> StageTwoRecipe:
+    """Stage 2 at the size 1b."""
     return stage2("1b", 0.2)
 
 

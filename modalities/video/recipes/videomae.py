@@ -91,18 +91,22 @@ def videomae_tiny() -> VideoMAERecipe:
 
 
 def videomae_small() -> VideoMAERecipe:
+    """The paper's recipe at the size small."""
     return videomae("small")
 
 
 def videomae_base() -> VideoMAERecipe:
+    """The paper's recipe at the size base."""
     return videomae("base")
 
 
 def videomae_large() -> VideoMAERecipe:
+    """The paper's recipe at the size large."""
     return videomae("large")
 
 
 def videomae_huge() -> VideoMAERecipe:
+    """The paper's recipe at the size huge."""
     return videomae("huge")
 
 

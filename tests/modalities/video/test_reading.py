@@ -1,5 +1,6 @@
 """Reading videos from files and other places, and what is wrong with them."""
 
+import struct
 from fractions import Fraction
 
 import numpy as np
@@ -162,6 +163,20 @@ def test_a_decoder_that_does_not_know_the_order_starts_anew(tmp_path, monkeypatc
         assert grounds(video.frames([1, 2, 3, 17, 28])) == [1, 2, 3, 17, 28]
         assert grounds(video.frames([5])) == [5]
     assert tried[0] and not any(tried[1:])
+
+
+@pytest.mark.parametrize(("matrix", "turns"), [((0, 1, -1, 0), -1), ((0, -1, 1, 0), 1), ((-1, 0, 0, -1), 2)])
+def test_a_video_of_a_camera_that_was_turned_is_upright(matrix, turns, tmp_path):
+    """As players show it: the matrix (0, 1, -1, 0) of a phone that was held upright turns its frames clockwise."""
+    pytest.importorskip("av")
+    content = bytearray(write_video(tmp_path / "a.mp4", moving(6)).read_bytes())
+    with VideoFile(bytes(content)) as video:
+        plain = video.frames(range(6))
+    place = content.find(b"tkhd") + 44
+    a, b, c, d = (value << 16 for value in matrix)
+    content[place : place + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    with VideoFile(bytes(content)) as video:
+        assert (video.frames(range(6)) == np.rot90(plain, turns, axes=(1, 2))).all()
 
 
 def test_another_size_in_the_middle(tmp_path):
