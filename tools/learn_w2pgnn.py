@@ -23,7 +23,7 @@ from modalities.common.evaluation import features, probes
 from modalities.common.folders import labelled_subset
 from modalities.graph.choosing import divided
 from modalities.graph.data import LabelledGraphs, UnlabelledGraphs
-from modalities.graph.feasibility import FeasibilityConfig, select
+from modalities.graph.feasibility import Bases, FeasibilityConfig, bases_of, measure, steps_of
 from modalities.graph.generated import BUILT_IN, GeneratedConfig
 from modalities.graph.generated import graphs as generated_graphs
 from modalities.graph.graphons import GraphonConfig, sample
@@ -103,11 +103,15 @@ def accuracy(encoder: GraphEncoder, train: GraphSource, test: GraphSource, per_c
     return 100 * float(np.mean([probes(few, asked, ("probe",))["probe"] for few in known]))
 
 
-def scores(choices: Sequence[str], down: Sequence[Data], config: FeasibilityConfig) -> list[float]:
+def fitted(choice: str, config: FeasibilityConfig) -> Bases:
+    """What W2PGNN fits to the graphs of a choice."""
+    return bases_of({part: drawn(part, SCORED, (0, 1))[0] for part in divided(choice, "+")}, config)
+
+
+def scores(bases: Sequence[Bases], down: str, config: FeasibilityConfig) -> list[float]:
     """W2PGNN's score of each choice for a downstream set."""
-    sets = {choice: {part: drawn(part, SCORED, (0, 1))[0] for part in divided(choice, "+")} for choice in choices}
-    found = select(sets, down, config)
-    return [found[choice].score for choice in choices]
+    steps = steps_of(drawn(down, SCORED, (1, 0))[0], down, config)
+    return [measure(own, steps, config).score for own in bases]
 
 
 def learn(
@@ -140,13 +144,13 @@ def learn(
                 fresh = GraphEncoder(encoders[choices[0]][0].config)
             fresh.preprocess = encoders[choices[0]][0].preprocess
             encoders["random"].append(fresh)
-        correlations = []
+        correlations, bases = [], [fitted(choice, config) for choice in choices]
         for name in down:
             parts = LabelledGraphs(str(place / "down" / name), nodes=nodes).build(fresh.preprocess)
             reached = {choice: [accuracy(encoder, *parts, per_class, seed) for seed, encoder in zip(seeds, found)] for choice, found in encoders.items()}
             base = reached.pop("random")
             gains = [float(np.mean(found) - np.mean(base)) for found in reached.values()]
-            own = scores(choices, drawn(name, SCORED, (1, 0))[0], config)
+            own = scores(bases, name, config)
             correlations.append(float(spearmanr(own, gains).statistic))
             title = f"For {name}: accuracy on {TEST:,} test graphs, {per_class} labelled ones per class, in %, the most feasible first"
             order = sorted(range(len(choices)), key=lambda index: -own[index])

@@ -6,7 +6,7 @@ import pytest
 from modalities.graph.data import read_table
 from modalities.graph.feasibility import FeasibilityConfig
 from modalities.graph.graphons import GraphonConfig
-from tools.learn_w2pgnn import communities, drawn, scores, written
+from tools.learn_w2pgnn import communities, drawn, fitted, scores, written
 from trainer.errors import UnknownNameError
 
 
@@ -29,5 +29,5 @@ def test_a_set_is_written_and_read_as_it_is(tmp_path):
 
 def test_the_score_falls_with_the_difference_of_densities():
     config = FeasibilityConfig(GraphonConfig(tv_weight=0.05), kinds=("integral",), resolution=8)
-    found = scores(("trees", "communities-0.5", "communities-0.25"), drawn("communities-0.5", 100, (1, 0))[0], config)
+    found = scores([fitted(name, config) for name in ("trees", "communities-0.5", "communities-0.25")], "communities-0.5", config)
     assert found[1] > found[2] > found[0]
