@@ -130,10 +130,17 @@ class VideoFile:
         self._stream = container.streams.video[0]
         context = self._stream.codec_context
         context.thread_count = 1  # the loader's workers are the parallel part
-        if max(context.width, context.height) > LARGEST_SIDE:
+        try:
+            self._check_sides(context)
+        except DataError:
             container.close()
-            raise DataError(f"{self.where} claims {context.width} x {context.height} pixels; at most {LARGEST_SIDE} on a side are read.")
+            raise
         return container
+
+    def _check_sides(self, of: Any) -> None:
+        """DataError when a stream, or a frame (they need not agree), is too large."""
+        if max(of.width, of.height) > LARGEST_SIDE:
+            raise DataError(f"{self.where} claims {of.width} x {of.height} pixels; at most {LARGEST_SIDE} on a side are read.")
 
     def _read_index(self, end: int | None) -> None:
         """When each frame is shown and which are key frames, from the packets alone: nothing is decoded. `end`: where the file should end, if it is known."""
@@ -188,6 +195,7 @@ class VideoFile:
 
     def _pixels(self, frame: Any) -> np.ndarray:
         """A frame as (H, W, 3) RGB, upright where the file says how it was held. With one converter for the whole file, as setting one up takes longer than using it."""
+        self._check_sides(frame)
         plane = self._converter.reformat(frame, format="rgb24").planes[0]
         rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
         return np.rot90(rows[:, : 3 * plane.width].reshape(plane.height, plane.width, 3), round(frame.rotation / 90))
