@@ -18,8 +18,9 @@ def check_graph(graph: Data, where: str) -> Data:
         raise DataError(f"{where}: edge_index must hold the ends of the edges, (2, E) whole numbers, found {found}.")
     if edges.numel() and (int(edges.min()) < 0 or int(edges.max()) >= nodes):
         bad = int((((edges < 0) | (edges >= nodes)).any(dim=0)).nonzero()[0])
+        hint = " Numbers from 1 must be made smaller by 1." if int(edges.min()) == 1 and int(edges.max()) == nodes else ""
         raise DataError(
-            f"{where}: edge {bad} leads from node {int(edges[0, bad])} to node {int(edges[1, bad])}, and there are {nodes} nodes, numbered from 0. Numbers from 1 must be made smaller by 1."
+            f"{where}: edge {bad} leads from node {int(edges[0, bad])} to node {int(edges[1, bad])}, and there are {nodes} nodes, numbered from 0.{hint}"
         )
     for key, count, what in (("x", nodes, "node"), ("edge_attr", edges.shape[1], "edge"), ("node_type", nodes, "node")):
         values = graph.get(key)

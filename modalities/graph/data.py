@@ -83,7 +83,7 @@ class GraphSet:
         labels, names = (table.labels, table.classes) if labelled else (None, ())
         if labelled and labels is None:
             of_nodes = (Path(path) / "raw" / "node-label.csv.gz").exists() or (len(table.graphs) == 1 and "y" in table.graphs[0])
-            raise DataError(f"The graphs of {path} have no labels. {'Their nodes have: add --task nodes.' if of_nodes else f'Expected {LABELLED}.'}")
+            raise DataError(f"The graphs of {path} have no labels. {'Their nodes have (fine-tuning: --task nodes).' if of_nodes else f'Expected {LABELLED}.'}")
         if classes is not None and labelled and tuple(classes) != names:
             raise DataError(f"{path} has the labels {', '.join(names)}, and the other part has {', '.join(classes)}.")
         source = GraphSource(table.graphs, preprocess, labels, names, stem_of(path), {"source": "graphs of the user"}, table.names)

@@ -1,12 +1,13 @@
 """How papers measure graph encoders: `python -m modalities.graph.protocols svm|nodes|links|map MODEL DATA`.
 
 svm    graphs of a TU set: an SVM (rbf) on frozen features, 10 folds, C chosen inside each training part by 5 folds (GraphMAE, InfoGraph)
-nodes  one graph with classes of nodes: a linear classifier on frozen embeddings, 20 training nodes per class, 10 divisions
+nodes  one graph with classes of nodes: a linear classifier on frozen embeddings, in the division of the graph's masks or of OGB, else with 20 training nodes per class in 10 divisions
 links  one graph or more: edges hidden from the encoder told from pairs that are not joined by the product of the embeddings (AUC, AP)
 map    no figure but a picture: embeddings of labelled graphs by principal components and t-SNE
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -24,10 +25,10 @@ from torch_geometric.utils import negative_sampling
 
 from modalities.common import pretrained
 from modalities.common.commandline import guarded
-from modalities.common.evaluation import features
+from modalities.common.evaluation import features, probes
 from modalities.graph.data import BUILT_IN, LabelledGraphs
-from modalities.graph.files import read_graph
 from modalities.graph.models.encoder import GraphEncoder
+from modalities.graph.nodes import LabelledNodes
 from modalities.graph.pictures import draw_embeddings
 from modalities.graph.preprocess import collate
 from trainer.errors import ConfigError, DataError, ModelError
@@ -94,7 +95,7 @@ def measure(what: tyro.conf.Positional[Literal["svm", "nodes", "links", "map"]],
     Args:
         what: The protocol.
         model: Folder or name of the model.
-        data: svm, map: a set of labelled graphs. nodes, links: a graph file.
+        data: svm, map: a set of labelled graphs. links: a graph file. nodes: one with labels of nodes, or an OGB folder.
         to: Where the picture of map goes. Default: embeddings.png.
     """
     encoder = pretrained.load(model)
@@ -109,26 +110,41 @@ def measure(what: tyro.conf.Positional[Literal["svm", "nodes", "links", "map"]],
         print(draw_embeddings(*found, test.classes, to or Path("embeddings.png"), f"{len(test):,} test graphs of {test.name}, embeddings of {model}"))
         return []
     if what == "svm":
+        parts = LabelledGraphs(data).build(encoder.preprocess)
+        if parts[0].multi_label:
+            raise DataError(f"{data} has yes-or-no labels, and the SVM tells classes of graphs. Train a head: python -m modalities.graph.finetune {data} --model {model} --head probe.")
         with torch.inference_mode():
-            parts = [features(encoder.eval(), part) for part in LabelledGraphs(data).build(encoder.preprocess)]
-        found = svm_folds(*(np.concatenate(both) for both in zip(*parts)))
+            found = svm_folds(*(np.concatenate(both) for both in zip(*(features(encoder.eval(), part) for part in parts))))
         words = "SVM on frozen features, 10 folds"
+    elif what == "nodes":
+        found, words = _nodes(encoder, data)
     else:
         if data in BUILT_IN or not Path(data).is_file():
-            raise DataError(f"{data} is no file of one graph, which the protocol {what!r} needs.")
-        graph = read_graph(data)
-        made = encoder.preprocess.transform(graph, data)
-        if what == "links":
-            found, words = list(zip(*(link_scores(encoder, made, seed) for seed in range(DIVISIONS)))), "hidden edges by the product of embeddings"
-            print(f"{100 * np.mean(found[0]):6.2f} %  AUC, {100 * np.mean(found[1]):.2f} % AP: {words}, {DIVISIONS} divisions of {data}")
-            return [*found[0]]
-        if graph.get("y") is None or len(graph.y) != graph.num_nodes:
-            raise DataError(f"{data} has no y with the class of each node.")
-        with torch.inference_mode():
-            tokens = encoder.tokens(collate([made])).float().numpy()
-        found, words = node_probe(tokens, graph.y.numpy().astype(np.int64)), f"linear probe of nodes, {PER_CLASS} per class, {DIVISIONS} divisions"
-    print(f"{100 * np.mean(found):6.2f} % +- {100 * np.std(found):.2f}  accuracy: {words} of {data}")
+            raise DataError(f"{data} is no file of one graph, which the protocol 'links' needs.")
+        made = encoder.preprocess.transform(data, data)
+        found, precisions = zip(*(link_scores(encoder, made, seed) for seed in range(DIVISIONS)))
+        print(f"{_mean(found)}  AUC, {_mean(precisions)} AP: hidden edges by the product of embeddings, {DIVISIONS} divisions of {data}")
+        return list(found)
+    print(f"{_mean(found)}  accuracy: {words} of {data}")
     return found
+
+
+def _nodes(encoder: GraphEncoder, data: str) -> tuple[list[float], str]:
+    """Accuracies of the linear classifier of nodes, and what was measured."""
+    nodes = LabelledNodes(data).read()
+    if nodes.labels.is_floating_point():
+        raise DataError(f"{data} has yes-or-no labels, and the probe tells classes of nodes. Train a head: python -m modalities.graph.finetune {data} --task nodes --head probe.")
+    with torch.inference_mode():
+        tokens = encoder.eval().tokens(collate([encoder.preprocess.transform(nodes.graph, data)])).float().numpy()
+    if nodes.parts:
+        train, test = ((tokens[part.chosen], part.labels.numpy()) for part in (nodes.part("train"), nodes.part("test")))
+        return [probes(train, test, ("probe",))["probe"]], f"linear probe of nodes, {len(train[1])} training nodes, the division"
+    return node_probe(tokens[nodes.chosen], nodes.labels.numpy()), f"linear probe of nodes, {PER_CLASS} per class, {DIVISIONS} divisions"
+
+
+def _mean(shares: Sequence[float]) -> str:
+    """Mean and deviation in percent; of one value itself."""
+    return f"{100 * np.mean(shares):6.2f} %" + (f" +- {100 * np.std(shares):.2f}" if len(shares) > 1 else "")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from modalities.graph.data import LabelledGraphs
 from modalities.graph.finetune import default_recipe
 from modalities.graph.nodes import LabelledNodes, is_node_set, read_nodes
 from modalities.graph.preprocess import GraphPreprocess
+from modalities.graph.protocols import measure
 from modalities.graph.recipes.graphmae import graphmae_tiny_molecules
 from modalities.graph.tasks import evaluate, predict
 from tests.modalities.graph.test_sampling import large
@@ -89,7 +90,7 @@ def test_wrong_options_are_told(graph):
     for options, words in (({"test_path": "x"}, "test_path"), ({"labels": ("a",)}, "labels"), ({"division": 3}, "below 1"), ({"path": "molecules"}, "not their nodes")):
         with pytest.raises(ConfigError, match=words):
             LabelledNodes(**{"path": graph(), **options}).build(PREPROCESS)
-    with pytest.raises(DataError, match="add --task nodes"):
+    with pytest.raises(DataError, match="fine-tuning: --task nodes"):
         LabelledGraphs(graph()).build(PREPROCESS)
     with pytest.raises(ConfigError, match="Did you mean 'nodes'"):
         default_recipe("graph/graphmae-tiny-molecules", task="node")
@@ -108,6 +109,8 @@ def test_a_classifier_of_nodes_learns_is_measured_and_names_them(task, steps, si
     rows = evaluate(model, path)
     assert rows[0]["metric"] == "accuracy" and rows[0]["samples"] == 100 and rows[0]["value"] > 65
     text = predict(model, [tmp_path / "graph.npz"], tmp_path / "said.csv")
+    if task == "nodes":
+        assert measure("nodes", str(export), path)[0] > 0.65 and len(measure("nodes", str(export), graph(train_mask=None, val_mask=None, test_mask=None))) == 10
     said = list(csv.DictReader((tmp_path / "said.csv").read_text().splitlines()))
     right = np.mean([int(row["class"]) == y for row, y in zip(said, arrays()["y"])])
     assert len(said) == 200 and right > 0.65 and (tmp_path / "said.png").exists() and text.startswith("200 nodes (")
