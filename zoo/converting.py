@@ -49,6 +49,7 @@ LARGEST_PICKLE = 64 * 2**20
 MARK = 0x1950A86A20F9469CFC6C
 """With which files of torch before 1.6 begin."""
 
+
 def convert(
     file: tyro.conf.Positional[Path],
     /,
