@@ -118,11 +118,11 @@ def _meet_again() -> None:
 def blocks(module: nn.Module) -> list[nn.Module]:
     """The repeated blocks of a network: children of one class, two or more, of the outermost Sequential or ModuleList.
 
-    They are what is sharded, recomputed or compiled one by one.
+    They are what is sharded, recomputed or compiled one by one. Single layers of torch are no blocks: compiled alone they stay as they are.
     """
     children = list(module.children())
     if isinstance(module, (nn.Sequential, nn.ModuleList)) and len(children) > 1 and len({type(c) for c in children}) == 1:
-        if any(True for _ in children[0].parameters()):
+        if any(True for _ in children[0].children()) and any(True for _ in children[0].parameters()):
             return children
     return [block for child in children for block in blocks(child)]
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from accelerate.utils import DistributedType
+from torch import nn
 
 from tests.trainer.toy import CONFIG, CountedFit, Fit, fit, lines, same
 from trainer.checkpoint import list_checkpoints, load_checkpoint, newest, step_of
@@ -177,6 +178,7 @@ def test_sigterm_stops_all_ranks_at_one_step(tmp_path, to):
 def test_blocks():
     objective = CountedFit()
     assert blocks(objective) == list(objective.blocks) and blocks(Fit()) == []
+    assert blocks(nn.ModuleList([nn.BatchNorm1d(3), nn.BatchNorm1d(3)])) == []
 
 
 def test_a_launcher_that_does_the_trainers_work_is_refused(monkeypatch):
