@@ -44,7 +44,7 @@ SYSTEMS = {
         pipeline_tag="graph-ml",
         tags=("gnn", "graph-classification"),
         picture="Test graphs with their label and the prediction",
-        snippet='logits = model(model.preprocess(["graph.npz"]))  # (1, {classes})\nprint(logits.argmax(dim=1), model.config.class_names)',
+        snippet='logits = model(model.preprocess(["graph.npz"]))  # (graphs, {classes}), or one that names nodes: (nodes, {classes})\nprint(logits.argmax(dim=1), model.config.class_names)',
         headless={
             "what": "A graph network without head, which gives features, or starts a fine-tuning.",
             "limits": "Graphs with other node features need another model.",
