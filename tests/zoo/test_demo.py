@@ -33,11 +33,11 @@ def test_the_demo_of_videos_runs_with_few_steps(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "d" / "reconstructions.gif").exists() and json.loads((tmp_path / "d" / "results.json").read_text()) == results
     card = (tmp_path / "d" / "published" / demo.DEMO.published / "README.md").read_text()
     assert "5-NN on one frame" in card and "VideoMAE" in card
-    for run in (tmp_path / "d" / "pretrain", tmp_path / "d" / "finetune" / "pretrained-0"):
-        assert sorted(p.name for p in (run / "pictures").iterdir()) == ["step-00000003.gif", "step-00000003.png"]
+    for run, more in ((tmp_path / "d" / "pretrain", ()), (tmp_path / "d" / "finetune" / "pretrained-0", ("confusion",))):
+        assert sorted(p.name for p in (run / "pictures").iterdir()) == [*(f"{name}-00000003.png" for name in more), "step-00000003.gif", "step-00000003.png"]
         board = EventAccumulator(str(run / "tensorboard"))
         board.Reload()
-        assert set(board.Tags()["images"]) == {"pictures", "animation"} and board.Images("animation")[0].encoded_image_string.startswith(b"GIF")
+        assert set(board.Tags()["images"]) == {"pictures", "animation", *(f"pictures/{name}" for name in more)} and board.Images("animation")[0].encoded_image_string.startswith(b"GIF")
         assert "data:image/gif" in (run / "report.html").read_text()
     for published in (demo.DEMO.published, "classifier"):
         folder = tmp_path / "d" / "published" / published
