@@ -137,7 +137,7 @@ SETS = {
     "blocks": Kind(_of_edges(_blocks), ("one community", "two communities", "four communities", "two sides"), "stochastic block models of one density; the class is how they are divided"),
     "geometric": Kind(_of_edges(_geometric), ("strip", "square", "ring", "cube"), "points joined to near ones; the class is where they lie"),
     "trees": Kind(_of_edges(_trees), ("uniform", "hubs", "even", "long"), "random trees; the class is how they grow"),
-    "molecules": Kind(draw_molecule, GROUPS, "molecule-like graphs that keep to valences; the class is the functional group, all groups having the same numbers of bonds", len(ATOMS)),
+    "molecules": Kind(draw_molecule, tuple(GROUPS), "molecule-like graphs that keep to valences, in which elements of a column stand for one another; the class is the order of the atoms in one of the groups", len(ATOMS)),
 }
 """Name -> kind of graphs."""
 BUILT_IN = tuple(SETS)

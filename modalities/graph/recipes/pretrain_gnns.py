@@ -1,6 +1,7 @@
 """Recipes of Hu et al. (ICLR 2020), of GraphMAE for molecules, VGAE, Deep Graph Infomax and GraphCL: the papers', and tiny ones."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 from modalities import registry
@@ -16,67 +17,39 @@ from modalities.graph.recipes.base import GraphRecipe, adam
 from trainer.config import replace
 
 
-@dataclass(frozen=True)
-class AttributeMaskingRecipe(GraphRecipe):
-    """Pre-train by naming hidden nodes (Hu et al. 2020, arXiv 1905.12265)."""
-
-    loss: ClassVar[str] = "cross-entropy of the kinds of hidden nodes"
-    objective: AttributeMaskingConfig = field(default_factory=AttributeMaskingConfig)
-    """What is hidden."""
+def _pretraining(objective: type, what: str, loss: str, base: type[GraphRecipe] = GraphRecipe) -> type[GraphRecipe]:
+    """A recipe with the config of an objective, described in words, as is its loss."""
+    name = f"{objective.__name__.removesuffix('Config').removesuffix('Objective')}Recipe"
+    return make_dataclass(name, [("objective", objective, field(default_factory=objective))], bases=(base,), namespace={"__doc__": what, "__module__": __name__, "loss": loss}, frozen=True)
 
 
 @dataclass(frozen=True)
-class ContextPredictionRecipe(GraphRecipe):
-    """Pre-train by telling the surroundings of a node from others (Hu et al. 2020, arXiv 1905.12265)."""
-
-    loss: ClassVar[str] = "binary cross-entropy of surroundings"
-    objective: ContextPredictionConfig = field(default_factory=ContextPredictionConfig)
-    """Which surroundings."""
-
-
-@dataclass(frozen=True)
-class EdgePredictionRecipe(GraphRecipe):
-    """Pre-train by telling nodes that are joined (Hu et al. 2020; GAE and VGAE, arXiv 1611.07308)."""
-
-    loss: ClassVar[str] = "binary cross-entropy of edges"
-    objective: EdgePredictionConfig = field(default_factory=EdgePredictionConfig)
-    """What the embeddings are."""
-
-
-@dataclass(frozen=True)
-class InfomaxRecipe(GraphRecipe):
-    """Pre-train by telling which nodes belong to a summary (Hu et al. 2020; Deep Graph Infomax, arXiv 1809.10341)."""
-
-    loss: ClassVar[str] = "binary cross-entropy of nodes and summaries"
-    objective: InfomaxConfig = field(default_factory=InfomaxConfig)
-    """What nodes are told apart from."""
-
-
-@dataclass(frozen=True)
-class GraphCLRecipe(GraphRecipe):
-    """Pre-train by contrast of changed views (GraphCL, arXiv 2010.13902)."""
-
-    loss: ClassVar[str] = "contrastive loss of two views"
-    objective: GraphCLConfig = field(default_factory=GraphCLConfig)
-    """Views and temperature."""
-
-
-@dataclass(frozen=True)
-class GraphMAEMoleculesRecipe(GraphRecipe):
-    """Pre-train GraphMAE for molecules (Hou et al. 2022, arXiv 2205.10803)."""
+class _Decoding(GraphRecipe):
+    """Trains a decoder of atoms, too."""
 
     system: ClassVar[str] = "graph/graphmae-molecules"
-    loss: ClassVar[str] = "scaled cosine error of the types of hidden atoms"
     model: GraphMAEMoleculesConfig = field(default_factory=GraphMAEMoleculesConfig)
     """The network."""
-    objective: GraphMAEMoleculesObjectiveConfig = field(default_factory=GraphMAEMoleculesObjectiveConfig)
-    """What is hidden."""
 
 
 KINDS = {
-    "masking": AttributeMaskingRecipe, "contextpred": ContextPredictionRecipe, "edgepred": EdgePredictionRecipe, "infomax": InfomaxRecipe,
-    "graphcl": GraphCLRecipe, "graphmae": GraphMAEMoleculesRecipe,
-}  # fmt: skip
+    "masking": _pretraining(
+        AttributeMaskingConfig, "Pre-train by naming hidden nodes (Hu et al. 2020, arXiv 1905.12265).", "cross-entropy of the kinds of hidden nodes"
+    ),
+    "contextpred": _pretraining(
+        ContextPredictionConfig, "Pre-train by telling the surroundings of a node from others (Hu et al. 2020, arXiv 1905.12265).", "binary cross-entropy of surroundings"
+    ),
+    "edgepred": _pretraining(
+        EdgePredictionConfig, "Pre-train by telling nodes that are joined (Hu et al. 2020; GAE and VGAE, arXiv 1611.07308).", "binary cross-entropy of edges"
+    ),
+    "infomax": _pretraining(
+        InfomaxConfig, "Pre-train by telling which nodes belong to a summary (Hu et al. 2020; Deep Graph Infomax, arXiv 1809.10341).", "binary cross-entropy of nodes and summaries"
+    ),
+    "graphcl": _pretraining(GraphCLConfig, "Pre-train by contrast of changed views (GraphCL, arXiv 2010.13902).", "contrastive loss of two views"),
+    "graphmae": _pretraining(
+        GraphMAEMoleculesObjectiveConfig, "Pre-train GraphMAE for molecules (Hou et al. 2022, arXiv 2205.10803).", "scaled cosine error of the types of hidden atoms", _Decoding
+    ),
+}
 """What the recipes call a way of training -> its recipe."""
 
 
@@ -98,49 +71,15 @@ def _tiny(kind: str, **fields: Any) -> GraphRecipe:
     return _recipe(f"graph/tiny-{kind}", adam(1e-3, batch_size=128, steps=600, log_every=20), data=UnlabelledGraphs("molecules"), **fields)
 
 
-def molecules_masking() -> GraphRecipe:
-    return _zinc("masking")
-
-
-def molecules_contextpred() -> GraphRecipe:
-    return _zinc("contextpred")
-
-
-def molecules_edgepred() -> GraphRecipe:
-    return _zinc("edgepred")
-
-
-def molecules_infomax() -> GraphRecipe:
-    return _zinc("infomax")
-
-
-def molecules_graphcl() -> GraphRecipe:
-    return _zinc("graphcl", objective=GraphCLConfig(temperature=0.1))
-
-
-def molecules_graphmae() -> GraphRecipe:
-    return _zinc("graphmae")
-
-
-def tiny_masking() -> GraphRecipe:
-    return _tiny("masking")
-
-
-def tiny_contextpred() -> GraphRecipe:
-    return _tiny("contextpred", objective=ContextPredictionConfig(context_size=2))
-
-
-def tiny_edgepred() -> GraphRecipe:
-    return _tiny("edgepred")
-
-
-def tiny_infomax() -> GraphRecipe:
-    return _tiny("infomax")
-
-
-def tiny_graphcl() -> GraphRecipe:
-    return _tiny("graphcl")
-
-
-def tiny_graphmae() -> GraphRecipe:
-    return _tiny("graphmae")
+molecules_masking = partial(_zinc, "masking")
+molecules_contextpred = partial(_zinc, "contextpred")
+molecules_edgepred = partial(_zinc, "edgepred")
+molecules_infomax = partial(_zinc, "infomax")
+molecules_graphcl = partial(_zinc, "graphcl", objective=GraphCLConfig(temperature=0.1))
+molecules_graphmae = partial(_zinc, "graphmae")
+tiny_masking = partial(_tiny, "masking")
+tiny_contextpred = partial(_tiny, "contextpred", objective=ContextPredictionConfig(context_size=2))
+tiny_edgepred = partial(_tiny, "edgepred")
+tiny_infomax = partial(_tiny, "infomax")
+tiny_graphcl = partial(_tiny, "graphcl")
+tiny_graphmae = partial(_tiny, "graphmae")
