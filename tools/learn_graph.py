@@ -15,7 +15,7 @@ import tyro
 from modalities import registry
 from modalities.common import pretrained
 from modalities.common.commandline import guarded
-from modalities.common.evaluation import Frozen
+from modalities.common.evaluation import AsItIs
 from modalities.common.model import Model
 from modalities.graph.data import LabelledGraphs
 from modalities.graph.evaluation import probed
@@ -42,7 +42,7 @@ def training(model: Path, data: LabelledGraphs, seed: int, scratch: bool, lr: fl
 @torch.no_grad()
 def linear_probe(model: Model, data: LabelledGraphs) -> float:
     """Test accuracy of a logistic regression on frozen features, in percent."""
-    return 100 * probed(*data.build(model.preprocess))(Frozen(model.eval()))["probe"]
+    return 100 * probed(*data.build(model.preprocess))(AsItIs(model.eval()))["probe"]
 
 
 def learn(

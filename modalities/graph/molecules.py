@@ -1,7 +1,7 @@
-"""Molecule-like graphs: rings, chains and functional groups joined at random within their valences, in a chemistry with twelve elements.
+"""Molecule-like graphs: rings, chains and functional groups joined at random within their valences, in a chemistry of six elements.
 
 Elements of one column of the periodic table form the same bonds, and here they stand for one another: wherever a fragment is drawn with O there may be
-O, S or Se. So the kind of an atom is told by its surroundings as far as its column goes, in all molecules, and the class of a molecule says nothing of
+O or S. So the kind of an atom is told by its surroundings as far as its column goes, in all molecules, and the class of a molecule says nothing of
 elements, only of how columns are bound. Atoms and bonds are numbered as Hu et al. (ICLR 2020) number them: an atom is (atomic number - 1, chirality),
 a bond (kind, direction).
 """
@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch_geometric.data import Data
 
-ATOMS = {"C": 5, "Si": 13, "N": 6, "P": 14, "As": 32, "O": 7, "S": 15, "Se": 33, "F": 8, "Cl": 16, "Br": 34, "I": 52}
+ATOMS = {"C": 5, "Si": 13, "N": 6, "P": 14, "O": 7, "S": 15}
 """Atom -> atomic number - 1."""
-COLUMNS = {"C": ("C", "C", "C", "C", "Si"), "N": ("N", "P", "As"), "O": ("O", "S", "Se"), "F": ("F", "Cl", "Br", "I")}
+COLUMNS = {"C": ("C", "C", "Si"), "N": ("N", "P"), "O": ("O", "S")}
 """Element of a drawing -> what may stand there, each as likely."""
 SINGLE, DOUBLE, TRIPLE, AROMATIC = 0, 1, 2, 3
 """Kinds of bonds."""
@@ -28,7 +28,7 @@ RINGS = {
 }  # fmt: skip
 CHAINS = {"C": 4, "CC": 3, "C(C)C": 1, "CCC": 1}
 LINKERS = {"*O*": 3, "*N*": 2, "*C(=O)N*": 6, "*C(=O)O*": 4, "*C(=O)*": 1, "*NC(=O)N*": 1}
-ENDS = {"*F": 6, "*O": 2, "*N": 2, "*C#N": 1, "*C(=O)O": 2, "*C(=O)N": 1, "*N(=O)O": 1, "*C(F)(F)F": 1, "*C=O": 1}
+ENDS = {"*O": 3, "*N": 3, "*C#N": 2, "*C(=O)O": 2, "*C(=O)N": 2, "*N(=O)O": 2, "*C=O": 1}
 
 
 class Fragment(NamedTuple):
@@ -47,7 +47,7 @@ class Fragment(NamedTuple):
 
 
 def read(drawing: str) -> Fragment:
-    """A drawing in a small part of SMILES: C, N, O, F, c, n, o, branches, `=`, `#`, one ring, and `*` at the ends of a group."""
+    """A drawing in a small part of SMILES: C, N, O, c, n, o, branches, `=`, `#`, one ring, and `*` at the ends of a group."""
     signs, bonds, ends = "", [], []
     last, kind, ring, branches = -1, SINGLE, -1, []
     for sign in drawing:

@@ -64,7 +64,7 @@ def _graphmae(size: str, parameters: int, summary: str, **fields: Any) -> ModelE
 _GAT = dict(encoder="gat", decoder="gat", norm="none", dropout=0.2, attn_dropout=0.1)
 
 MODELS = [
-    _graphmae("tiny-molecules", 23_005, "GraphMAE of our own size for the built-in molecule-like graphs, GIN 2 x 64", in_dim=12, embed_dim=64, depth=2),
+    _graphmae("tiny-molecules", 22_225, "GraphMAE of our own size for the built-in molecule-like graphs, GIN 2 x 64", in_dim=6, embed_dim=64, depth=2),
     _graphmae("mutag", 12_793, "GraphMAE as published for MUTAG, GIN 5 x 32", in_dim=7, embed_dim=32, depth=5, dropout=0.2, pool="sum"),
     _graphmae("proteins", 1_848_845, "GraphMAE as published for PROTEINS, GIN 3 x 512", in_dim=3, embed_dim=512, depth=3, dropout=0.2, pool="max"),
     _graphmae("nci1", 1_356_367, "GraphMAE as published for NCI1, GIN 2 x 512", in_dim=37, embed_dim=512, depth=2, dropout=0.2),
