@@ -1,9 +1,9 @@
 """Molecule-like graphs: rings, chains and functional groups joined at random within their valences, in a chemistry of six elements.
 
-Elements of one column of the periodic table form the same bonds, and here they stand for one another: wherever a fragment is drawn with O there may be
-O or S. So the kind of an atom is told by its surroundings as far as its column goes, in all molecules, and the class of a molecule says nothing of
-elements, only of how columns are bound. Atoms and bonds are numbered as Hu et al. (ICLR 2020) number them: an atom is (atomic number - 1, chirality),
-a bond (kind, direction).
+Elements of one column of the periodic table form the same bonds, and here they stand for one another: wherever a fragment is drawn with O there is O or S.
+That they are of a kind shows in every molecule, labelled or not. The class is decided by how columns are bound and not by elements.
+
+Atoms and bonds are numbered as Hu et al. (ICLR 2020) number them: an atom is (atomic number - 1, chirality), a bond (kind, direction).
 """
 
 from typing import NamedTuple
