@@ -46,7 +46,7 @@ def linear_probe(model: Model, data: LabelledGraphs) -> float:
 
 
 def learn(
-    seeds: tuple[int, ...] = (0, 1, 2), per_class: int = 20, steps: int = 600, rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2), lengths: tuple[int, ...] = (100, 300),
+    seeds: tuple[int, ...] = (0, 1, 2), per_class: int = 20, steps: int = 600, rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2), lengths: tuple[int, ...] = (100, 300),
     samples: int = 4000, test_samples: int = 1000, folder: Path | None = None,
 ) -> dict[str, list[float]]:  # fmt: skip
     """Train, measure and print.
