@@ -6,7 +6,7 @@ from modalities.graph.models.encoder import GraphEncoderConfig
 from modalities.graph.objectives.edge_prediction import EdgePredictionConfig
 from modalities.graph.objectives.infomax import InfomaxConfig
 from modalities.graph.recipes.base import GraphRecipe, adam
-from modalities.graph.recipes.pretrain_gnns import EdgePredictionRecipe, InfomaxRecipe
+from modalities.graph.recipes.pretrain_gnns import KINDS
 from trainer.config import replace
 from trainer.recipe import TrainConfig
 
@@ -15,7 +15,7 @@ VARIATIONAL, SHUFFLED = EdgePredictionConfig(variational=True), InfomaxConfig(ne
 
 def _recipe(name: str, train: TrainConfig, objective: EdgePredictionConfig | InfomaxConfig, path: str = "") -> GraphRecipe:
     """A recipe by the name of its model."""
-    cls = EdgePredictionRecipe if isinstance(objective, EdgePredictionConfig) else InfomaxRecipe
+    cls = KINDS["edgepred" if isinstance(objective, EdgePredictionConfig) else "infomax"]
     model = replace(GraphEncoderConfig(), registry.find(name).fields)
     return cls(recipe=name, model=model, objective=objective, data=UnlabelledGraphs(path), train=train)
 
