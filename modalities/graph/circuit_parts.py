@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from modalities.graph.circuits import CELLS, NETS, PINS
+from modalities.graph.circuits import CELLS, NETS, PINS, Circuit
 from trainer.errors import ConfigError
 
 TOGETHER = 2
@@ -59,7 +59,7 @@ def cut_out(circuit: Data, levels: range, config: PartsConfig = PartsConfig()) -
             taken[begin[inside[end]]] = True
     pins = taken.nonzero()[:, 0]
     number = torch.cumsum(taken, 0) - 1
-    part = Data(**{key: circuit[key][pins] for key in PINS if key in circuit}, valid=inside[pins].float())
+    part = Circuit(**{key: circuit[key][pins] for key in PINS if key in circuit}, valid=inside[pins].float(), cell_attr=circuit.cell_attr)
     for index, rows in (("net_index", NETS), ("cell_index", CELLS)):
         kept = taken[circuit[index]].all(dim=0).nonzero()[:, 0]
         part[index] = number[circuit[index][:, kept]]

@@ -4,7 +4,8 @@ A batch of circuits is a PyG `Batch` with
 
 x (N, 10)            per pin: is a port, drives a net, 4 distances to the edges of the die, 4 capacitances (early/late x rise/fall)
 net_index (2, W)     wires, from the driver of a net to each of its sinks;  net_attr (W, 2): dx, dy
-cell_index (2, A)    arcs through cells, from an input pin to an output pin;  cell_attr (A, 512): 8 lookup tables, see `tables`
+cell_index (2, A)    arcs through cells, from an input pin to an output pin
+cell_attr (K, 512)   lookup tables, 8 for each kind of arc, see `tables`;  cell_kind (A,): which row an arc has; without it each arc has its own
 level (N,)           int64, topological level of each pin
 timing (N, 8)        4 arrival times and 4 log-slews; needed at the primary inputs, a label elsewhere
 net_delays (N, 4)    log-delays of the wire that ends at a pin;  cell_delays (A, 4): labels, as `CircuitPreprocess` makes them
@@ -14,11 +15,12 @@ valid (N,)           of a part of a circuit (`circuit_parts`), 1 for its own pin
 """
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch_geometric.data import Batch
+from torch_geometric.data import Batch, Data
 
 from trainer.errors import DataError
 
@@ -31,10 +33,12 @@ CORNERS = 4
 """Early and late, rising and falling."""
 TIMES = 2 * CORNERS
 """Arrival times and log-slews of a pin."""
+BLOCK = 2**12
+"""Arcs whose tables are compared at a time."""
 EDGE_FEATURES = 2 + TABLES + NET_FEATURES
 """Of an edge that the auto-encoder sees: which kind it is, means of the tables, dx and dy."""
-PINS, NETS, CELLS = ("x", "level", "timing", "labelled", "required", "net_delays"), ("net_attr",), ("cell_attr", "cell_delays")
-"""Entries of a circuit with a row for each pin, wire and cell arc."""
+PINS, NETS, CELLS = ("x", "level", "timing", "labelled", "required", "net_delays"), ("net_attr",), ("cell_kind", "cell_delays")
+"""Entries of a circuit that have a row for each pin, each wire, each cell arc."""
 
 
 def require_circuit(batch: Batch) -> Batch:
@@ -49,6 +53,30 @@ def require_circuit(batch: Batch) -> Batch:
     if lacking or not isinstance(batch, Batch):
         raise DataError(f"This is no batch of circuits: it lacks {', '.join(lacking) or 'the numbers of the circuits'}. Make it with model.preprocess(circuits).")
     return batch
+
+
+class Circuit(Data):
+    """A circuit with `cell_kind`, which goes on counting where circuits are put together."""
+
+    def __inc__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
+        return len(self.cell_attr) if key == "cell_kind" else super().__inc__(key, value, *args, **kwargs)
+
+
+def same_tables(cell_attr: Tensor) -> tuple[Tensor, Tensor]:
+    """The different rows (K, 512) among those of all arcs (A, 512), and which of them each arc has, (A,): arcs of one library share theirs."""
+    bits = cell_attr.contiguous().numpy().view(np.int32)
+    weights = np.random.default_rng(0).integers(-(2**62), 2**62, bits.shape[1]) | 1
+    blocks = [bits[begin : begin + BLOCK] for begin in range(0, len(bits), BLOCK)]
+    sums = np.concatenate([(block * weights).sum(axis=1) for block in blocks]) if blocks else np.empty(0, np.int64)  # overflow wraps: a hash
+    _, first, kind = np.unique(sums, return_index=True, return_inverse=True)
+    if not all((bits[first[kind[i * BLOCK : i * BLOCK + len(block)]]] == block).all() for i, block in enumerate(blocks)):  # two rows with one hash
+        first = kind = np.arange(len(bits))
+    return cell_attr[torch.from_numpy(first)], torch.from_numpy(kind)
+
+
+def kinds_of(batch: Batch) -> Tensor:
+    """Which row of `cell_attr` each arc (A,) has."""
+    return batch["cell_kind"] if "cell_kind" in batch else torch.arange(len(batch["cell_attr"]), device=batch["cell_attr"].device)
 
 
 def tables(cell_attr: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,9 +108,9 @@ def level_encoding(level: Tensor, frequencies: int, max_level: int) -> Tensor:
 
 def plain_edges(batch: Batch) -> tuple[Tensor, Tensor]:
     """All edges (2, E) as of one kind, and their features (E, 12): wires, arcs, then both turned round with the negative features."""
-    nets, cells = batch["net_attr"], batch["cell_attr"]
+    nets, kinds, means = batch["net_attr"], kinds_of(batch), table_values(batch["cell_attr"]).mean(dim=2)
     wires = torch.cat([nets.new_tensor([0.0, 1.0]).expand(len(nets), -1), nets.new_zeros(len(nets), TABLES), nets], dim=1)
-    arcs = torch.cat([cells.new_tensor([1.0, 0.0]).expand(len(cells), -1), table_values(cells).mean(dim=2), cells.new_zeros(len(cells), NET_FEATURES)], dim=1)
+    arcs = torch.cat([nets.new_tensor([1.0, 0.0]).expand(len(kinds), -1), means.index_select(0, kinds), nets.new_zeros(len(kinds), NET_FEATURES)], dim=1)
     edges, features = torch.cat([batch["net_index"], batch["cell_index"]], dim=1), torch.cat([wires, arcs])
     return torch.cat([edges, edges.flip(0)], dim=1), torch.cat([features, -features])
 

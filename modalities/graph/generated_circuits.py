@@ -25,7 +25,9 @@ class CircuitsConfig:
     """How large the circuits are."""
 
     gates: int = 60
-    """Gates of the smallest; the largest have twice as many."""
+    """Gates of the smallest."""
+    spread: float = 2.0
+    """How many times as many the largest have."""
     inputs: int = 6
     """Primary inputs."""
     near: float = 0.3
@@ -34,8 +36,8 @@ class CircuitsConfig:
     def __post_init__(self) -> None:
         if self.gates < 1 or self.inputs < 1:
             raise ConfigError(f"generated circuits need at least 1 gate and 1 input, found gates={self.gates} and inputs={self.inputs}.")
-        if self.near <= 0:
-            raise ConfigError(f"generated circuits need near above 0, found {self.near}.")
+        if self.near <= 0 or self.spread < 1:
+            raise ConfigError(f"generated circuits need near above 0 and spread of at least 1, found near={self.near} and spread={self.spread}.")
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def generate(number: int, config: CircuitsConfig = CircuitsConfig(), seed: int =
     else uses go to primary outputs, which are the end points.
     """
     rng = np.random.default_rng((seed, number))
-    gates = int(rng.integers(config.gates, 2 * config.gates + 1))
+    gates = int(rng.integers(config.gates, int(config.spread * config.gates) + 1))
     kinds, places = rng.integers(len(INPUTS), size=gates), rng.random((config.inputs + gates, 2))
     gate = np.repeat(np.arange(gates), np.array(INPUTS)[kinds])  # of each input pin
     order = np.arange(len(gate)) - np.searchsorted(gate, gate)  # which of its gate's inputs it is
@@ -100,7 +102,7 @@ def generate(number: int, config: CircuitsConfig = CircuitsConfig(), seed: int =
 def _wired(rng: np.random.Generator, places: np.ndarray, config: CircuitsConfig, gate: np.ndarray) -> np.ndarray:
     """Which signal (a primary input, else a gate's output, by its row in `places`) each input pin takes, (P,); `gate` (P,) says whose pin it is.
 
-    Gates come in groups, each a quarter as large as all before it, and take their signals from those before their group, so there is no cycle. A pin takes the
+    Gates come in groups, each a quarter as large as all before it, and take their signals from before their group, so there is no cycle. A pin takes the
     signal that is nearest to a random point around its gate, so most wires are short.
     """
     signal = np.empty(len(gate), dtype=np.int64)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data
 
 from modalities.common.preprocess import Preprocess
-from modalities.graph.circuits import CELL_FEATURES, CORNERS, NET_FEATURES, PIN_FEATURES, levels, primary_inputs
+from modalities.graph.circuits import CELL_FEATURES, CORNERS, NET_FEATURES, PIN_FEATURES, Circuit, levels, primary_inputs, same_tables
 from modalities.graph.preprocess import collate
 from trainer.decoders import decode
 from trainer.errors import DataError
@@ -57,7 +57,8 @@ class CircuitPreprocess(Preprocess):
         if self.normalise_places:
             low, high = x[:, DIE].amin(dim=0), x[:, DIE].amax(dim=0)
             x[:, DIE] = (x[:, DIE] - low) / (high - low + 1e-8)
-        made = Data(x=x, **{key: found[key] for key in ("net_index", "net_attr", "cell_index", "cell_attr")})
+        made = Circuit(x=x, **{key: found[key] for key in ("net_index", "net_attr", "cell_index")})
+        made.cell_attr, made.cell_kind = same_tables(found["cell_attr"])
         made.level = levels(torch.cat([found["net_index"], found["cell_index"]], dim=1), len(x), where)
         times = torch.cat([found["arrival"].masked_fill(found["arrival"].abs() > UNSET, 0.0), (SMALLEST + found["slew"]).log() + SLEW_SHIFT], dim=1)
         known = times.isfinite().all(dim=1)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modalities.graph.models.blocks import in_blocks
+from modalities.graph.circuits import AXIS, TABLES
+from modalities.graph.models.blocks import anew, in_blocks, width_of
 from modalities.graph.models.messages import pool_nodes, scatter_sum
 
 SLOPE = 0.2
@@ -18,7 +19,7 @@ def mlp(*widths: int, dropout: float = 0.0) -> nn.Sequential:
     layers: list[nn.Module] = []
     for inner, outer in zip(widths, widths[1:]):
         if layers:
-            layers += [nn.LeakyReLU(SLOPE), *([nn.Dropout(dropout)] if dropout else [])]
+            layers += [nn.LeakyReLU(SLOPE, inplace=True), *([nn.Dropout(dropout)] if dropout else [])]
         layers.append(nn.Linear(inner, outer))
     return nn.Sequential(*layers)
 
@@ -45,11 +46,11 @@ class GatedConv(nn.Module):
 
     def forward(self, x: Tensor, edges: Tensor, features: Tensor) -> Tensor:
         """(N, inner), (2, E), (E, edge) -> (N, outer). A node without incoming edges receives zeros."""
-        messages = in_blocks(lambda rows: gated(self.message(along(x, edges[:, rows], features[rows]))), len(features))
+        messages = in_blocks(lambda rows: gated(self.message(along(x, edges[:, rows], features[rows]))), len(features), width_of(self.message))
         mean, total, least, largest = messages.chunk(4, dim=1)
         target, size = edges[1], len(x)
         pooled = [pool_nodes(mean, target, size, "mean"), scatter_sum(total, target, size), -pool_nodes(-least, target, size, "max"), pool_nodes(largest, target, size, "max")]
-        return in_blocks(lambda rows: self.reduce(torch.cat([part[rows] for part in (x, *pooled)], dim=1)), size)
+        return in_blocks(lambda rows: self.reduce(torch.cat([part[rows] for part in (x, *pooled)], dim=1)), size, width_of(self.reduce))
 
 
 class GatedStack(nn.Module):
@@ -64,10 +65,14 @@ class GatedStack(nn.Module):
 
     def forward(self, x: Tensor, edges: Tensor, features: Tensor) -> Tensor:
         """(N, inner), (2, E), (E, edge) -> (N, outer)."""
-        state = self.first(x, edges, features)
+
+        def through(layer: GatedConv, state: Tensor) -> Tensor:
+            return anew(lambda state: layer(state, edges, features), state, len(features), width_of(layer.message))
+
+        state = through(self.first, x)
         for layer in self.middle:
-            state = layer(torch.cat([state, x], dim=1), edges, features) + state
-        return self.last(state, edges, features)
+            state = through(layer, torch.cat([state, x], dim=1)) + state
+        return through(self.last, state)
 
 
 class NetConv(nn.Module):
@@ -81,11 +86,12 @@ class NetConv(nn.Module):
 
     def forward(self, x: Tensor, wires: Tensor, features: Tensor, drivers: Tensor) -> Tensor:
         """(N, width), (2, W), (W, 2), numbers (M,) of the pins that drive nets -> (N, width); other pins that no wire reaches get zeros."""
-        heard = scatter_sum(in_blocks(lambda rows: self.to_sinks(along(x, wires[:, rows], features[rows])), len(features)), wires[1], len(x))
-        told = in_blocks(lambda rows: gated(self.to_drivers(along(x, wires[:, rows].flip(0), -features[rows]))), len(features))
+        to_sinks = in_blocks(lambda rows: self.to_sinks(along(x, wires[:, rows], features[rows])), len(features), width_of(self.to_sinks))
+        heard = scatter_sum(to_sinks, wires[1], len(x))
+        told = in_blocks(lambda rows: gated(self.to_drivers(along(x, wires[:, rows].flip(0), -features[rows]))), len(features), width_of(self.to_drivers))
         total, largest = told.chunk(2, dim=1)
         pooled = torch.cat([x, scatter_sum(total, wires[0], len(x)), pool_nodes(largest, wires[0], len(x), "max")], dim=1)
-        made = in_blocks(lambda rows: self.drivers(pooled.index_select(0, drivers[rows])), len(drivers))
+        made = in_blocks(lambda rows: self.drivers(pooled.index_select(0, drivers[rows])), len(drivers), width_of(self.drivers))
         return heard.index_copy(0, drivers, made.to(heard.dtype))
 
 
@@ -98,6 +104,11 @@ class TableAttention(nn.MultiheadAttention):
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__(width, heads, kdim=1, vdim=1, batch_first=True)
+
+    @property
+    def width_inside(self) -> int:
+        """Numbers that are computed for an arc: each head's shares of all entries, before and after the softmax."""
+        return 2 * TABLES * self.num_heads * AXIS * AXIS
 
     def forward(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:  # type: ignore[override]
         """(A, T, width), (A, T, K), (A, T, K) -> (A, T, width)."""

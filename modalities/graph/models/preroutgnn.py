@@ -14,9 +14,9 @@ from torch_geometric.data import Batch
 from modalities.common.linear import use_faster
 from modalities.common.loading import Change, Rule
 from modalities.common.model import Model
-from modalities.graph.circuits import CORNERS, NET_FEATURES, TABLES, TIMES, primary_inputs, tables
+from modalities.graph.circuits import CORNERS, NET_FEATURES, TABLES, TIMES, kinds_of, primary_inputs, tables
 from modalities.graph.models.circuit_autoencoder import CircuitAutoEncoder, CircuitAutoEncoderConfig, CircuitModel
-from modalities.graph.models.blocks import in_blocks
+from modalities.graph.models.blocks import anew, in_blocks, width_of
 from modalities.graph.models.circuit_layers import SLOPE, NetConv, TableAttention, along, gated, mlp
 from modalities.graph.models.layers import require_heads
 from modalities.graph.models.messages import pool_nodes, scatter_sum
@@ -89,15 +89,15 @@ class Propagation(nn.Module):
         Primary inputs have the times that the batch gives, and pins that nothing leads to have zeros. `teacher`: every other pin starts from the
         labels of those before it, all at once; else from what was found for them, level by level.
         """
-        given, arcs = batch["timing"], batch["cell_attr"]
+        given, attr, kinds = batch["timing"], batch["cell_attr"], kinds_of(batch)
         times = torch.where(primary_inputs(batch)[:, None], given, given.new_zeros(()))
-        delays = given.new_zeros(len(arcs), CORNERS)
+        delays = given.new_zeros(len(kinds), CORNERS)
         for wires, cells in [_all_arcs(batch)] if teacher else _by_level(batch):
             before = given if teacher else times
             if wires.number.numel():
                 times = times.index_copy(0, *self._through_nets(before, x, wires))
             if cells.number.numel():
-                pins, found, delay = self._through_cells(before, x, cells, arcs)
+                pins, found, delay = self._through_cells(before, x, cells, attr, kinds.index_select(0, cells.number))
                 times, delays = times.index_copy(0, pins, found), delays.index_copy(0, cells.number, delay)
         return times, delays
 
@@ -105,26 +105,26 @@ class Propagation(nn.Module):
         """(pins (M,), their times (M, 8)) at the ends of wires: those of the driver and what the wire adds."""
         pins, place = wires.ends[1].unique(return_inverse=True)
         driver = before.index_select(0, wires.ends[0])
-        added = in_blocks(lambda rows: self.net_arc(torch.cat([driver[rows], along(x, wires.ends[:, rows])], dim=1)), len(driver))
+        added = in_blocks(lambda rows: self.net_arc(torch.cat([driver[rows], along(x, wires.ends[:, rows])], dim=1)), len(driver), width_of(self.net_arc))
         return pins, scatter_sum(added.to(driver.dtype) + driver, place, len(pins))
 
-    def _through_cells(self, before: Tensor, x: Tensor, arcs: Arcs, attr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(pins (M,), their times (M, 8), delays (E, 4) of the arcs) at the outputs of cells; `attr` (A, 512) are the tables of all arcs."""
+    def _through_cells(self, before: Tensor, x: Tensor, arcs: Arcs, attr: Tensor, kinds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(pins (M,), their times (M, 8), delays (E, 4) of the arcs) at the outputs of cells; `attr` (K, 512) are tables, `kinds` (E,) says which an arc has."""
 
         def through(rows: slice) -> Tensor:
             """(E, 2 * pool_dim + 4): what the outputs hear of some arcs, and the delays of these."""
             ends = arcs.ends[:, rows]
             known = torch.cat([before.index_select(0, ends[0]), along(x, ends)], dim=1)
-            entries = tables(attr.index_select(0, arcs.number[rows]))
+            entries = tables(attr.index_select(0, kinds[rows]))
             read = self.attention(self.query(known).unflatten(1, (TABLES, self.table_dim)), *entries).flatten(1)
             heard, delay = self.cell_arc(torch.cat([known, read], dim=1)).tensor_split([-CORNERS], dim=1)
             return torch.cat([gated(heard), delay], dim=1)
 
         pins, place = arcs.ends[1].unique(return_inverse=True)
-        heard, delay = in_blocks(through, len(place)).tensor_split([-CORNERS], dim=1)
+        heard, delay = in_blocks(through, len(place), width_of(self.query, self.cell_arc) + self.attention.width_inside).tensor_split([-CORNERS], dim=1)
         total, largest = heard.chunk(2, dim=1)
         ends = (x.index_select(0, pins), scatter_sum(total, place, len(pins)), pool_nodes(largest, place, len(pins), "max"))
-        times = in_blocks(lambda rows: self.cell_end(torch.cat([part[rows] for part in ends], dim=1)), len(pins))
+        times = in_blocks(lambda rows: self.cell_end(torch.cat([part[rows] for part in ends], dim=1)), len(pins), width_of(self.cell_end))
         return pins, times.to(before.dtype), delay.to(before.dtype)
 
 
@@ -143,8 +143,9 @@ class TimingNetwork(nn.Module):
         """(N, pin_dim + 2 latents) -> (N, gcn_dim): pins after the exchange along nets."""
         drivers = (batch["x"][:, 1] > 0.5).nonzero()[:, 0]
         x = self.up(features)
+        wires, attr = batch["net_index"], batch["net_attr"]
         for conv in self.convs:
-            x = conv(x, batch["net_index"], batch["net_attr"], drivers) + x
+            x = anew(lambda x, conv=conv: conv(x, wires, attr, drivers), x, len(attr), width_of(conv)) + x
         return x
 
     def forward(self, batch: Batch, features: Tensor, teacher: bool) -> Timing:

@@ -7,6 +7,7 @@ import torch
 from modalities import registry
 from modalities.graph.circuit_parts import PartsConfig, cut_out, divide
 from modalities.graph.circuit_sets import CircuitSource
+from modalities.graph.circuits import same_tables
 from modalities.graph.generated_circuits import CircuitsConfig, generate
 from modalities.graph.models import blocks
 from modalities.graph.models.preroutgnn import PreRoutGNN, PreRoutGNNConfig
@@ -73,8 +74,8 @@ def test_a_part_is_the_circuit_between_its_levels(circuit, sources):
         if sources:
             own = set(mark[part.valid > 0].tolist())
             assert {edge for edge in whole if edge[2] in own} <= edges_of(part)
-        arcs = {tuple(pair): row for pair, row in zip(circuit.cell_index.T.tolist(), circuit.cell_attr)}
-        assert all(row.equal(arcs[tuple(pair)]) for pair, row in zip(mark[part.cell_index].T.tolist(), part.cell_attr))
+        arcs = {tuple(pair): row for pair, row in zip(circuit.cell_index.T.tolist(), circuit.cell_attr[circuit.cell_kind])}
+        assert all(row.equal(arcs[tuple(pair)]) for pair, row in zip(mark[part.cell_index].T.tolist(), part.cell_attr[part.cell_kind]))
 
 
 def test_pins_around_a_part_are_not_scored(circuit):
@@ -114,8 +115,8 @@ def test_blocks_change_nothing(circuit, monkeypatch):
     model = PreRoutGNN(PreRoutGNNConfig(**FIELDS, dropout=0.1))
     batch = collate([CircuitSource([circuit], "x", {})[0]])
 
-    def computed(rows):
-        monkeypatch.setattr(blocks, "ROWS", rows)
+    def computed(numbers):
+        monkeypatch.setattr(blocks, "NUMBERS", numbers)
         model.zero_grad()
         model.eval()
         with torch.no_grad():
@@ -124,4 +125,16 @@ def test_blocks_change_nothing(circuit, monkeypatch):
         loss.backward()
         return [*said, loss.detach(), *(p.grad.clone() for p in model.parameters())]
 
-    assert all(torch.allclose(one, other, rtol=1e-4, atol=1e-5) for one, other in zip(computed(10**6), computed(7)))
+    assert all(torch.allclose(one, other, rtol=1e-4, atol=1e-5) for one, other in zip(computed(10**8), computed(2000)))
+
+
+def test_arcs_share_tables_and_circuits_keep_theirs():
+    raw = [generate(i, CircuitsConfig(gates=20, inputs=3)) for i in range(2)]
+    raw[1]["cell_attr"] = raw[1]["cell_attr"] + np.arange(len(raw[1]["cell_attr"]), dtype=np.float32)[:, None]  # each has its own
+    one, other = (CircuitPreprocess().transform(circuit) for circuit in raw)
+    assert len(one.cell_attr) < 12 and len(other.cell_attr) == len(raw[1]["cell_attr"])
+    batch = collate([one, other, one])
+    expected = np.concatenate([raw[i]["cell_attr"] for i in (0, 1, 0)])
+    assert batch.cell_attr[batch.cell_kind].equal(torch.from_numpy(expected))
+    empty = same_tables(torch.zeros(0, 512))
+    assert empty[0].shape == (0, 512) and empty[1].shape == (0,)

@@ -51,7 +51,7 @@ class Says(torch.nn.Module):
 
 
 def test_r2_is_one_for_the_labels_and_zero_for_their_mean():
-    source = CircuitSet(circuits=1, test_circuits=2, generated=CircuitsConfig(6, 3)).build(CircuitPreprocess()).held_out
+    source = CircuitSet(circuits=1, test_circuits=2, generated=CircuitsConfig(gates=6, inputs=3)).build(CircuitPreprocess()).held_out
     measure = TimingR2(source)
     right, mean = (measure(Says(mean)) for mean in (False, True))
     assert set(right) == {"arrival", "slack", "slew", "net_delay", "cell_delay", "arrival_flat", "slack_flat"}
@@ -72,7 +72,7 @@ def test_zoo_evaluate_and_predict(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     model = zoo.create("graph/preroutgnn-tiny", gcn_dim=8, cell_dim=8)
     model.save_pretrained("model")
-    circuit, bare = generate(0, CircuitsConfig(6, 3)), generate(1, CircuitsConfig(6, 3))
+    circuit, bare = generate(0, CircuitsConfig(gates=6, inputs=3)), generate(1, CircuitsConfig(6, 3))
     write_circuit(circuit, tmp_path / "full.npz")
     ports = (bare["x"][:, :2] > 0.5).all(axis=1)[:, None]
     write_circuit({key: np.where(ports, bare[key], np.nan) if key in ("arrival", "slew") else bare[key] for key in [*GRAPH, "net_index", "cell_index", "arrival", "slew"]}, tmp_path / "bare.npz")
@@ -96,7 +96,7 @@ def test_zoo_evaluate_and_predict(tmp_path, monkeypatch, capsys):
 def test_a_folder_of_circuits(tmp_path):
     for part, number in (("train", 0), ("train", 1), ("test", 2)):
         (tmp_path / part).mkdir(exist_ok=True)
-        write_circuit(generate(number, CircuitsConfig(6, 3)), tmp_path / part / f"c{number}.npz")
+        write_circuit(generate(number, CircuitsConfig(gates=6, inputs=3)), tmp_path / part / f"c{number}.npz")
     source = CircuitSet(str(tmp_path)).build(CircuitPreprocess())
     assert [source.id(i) for i in range(len(source))] == ["c0.npz", "c1.npz"] and len(source.held_out) == 1 and source.describe()["samples"] == 2
     (tmp_path / "test" / "c2.npz").unlink()
