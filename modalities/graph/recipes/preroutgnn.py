@@ -101,10 +101,10 @@ def _sized(name: str, config: C) -> C:
 def circuit_autoencoder_tiny() -> CircuitAutoEncoderRecipe:
     """The auto-encoder of a small size on generated circuits."""
     name = "graph/circuit-autoencoder-tiny"
-    return CircuitAutoEncoderRecipe(recipe=name, model=_sized(name, CircuitAutoEncoderConfig()), train=adam(2e-3, batch_size=4, steps=300, log_every=20))
+    return CircuitAutoEncoderRecipe(recipe=name, model=_sized(name, CircuitAutoEncoderConfig()), train=adam(2e-3, batch_size=4, steps=500, log_every=20, schedule=ScheduleConfig(warmup=0.0)))
 
 
 def preroutgnn_tiny() -> PreRoutGNNRecipe:
     """The timing network of a small size on generated circuits."""
     name = "graph/preroutgnn-tiny"
-    return PreRoutGNNRecipe(recipe=name, model=_sized(name, PreRoutGNNConfig()), train=adam(2e-3, batch_size=4, steps=1500, log_every=20, schedule=ScheduleConfig(warmup=0.0)))
+    return PreRoutGNNRecipe(recipe=name, model=_sized(name, PreRoutGNNConfig()), train=adam(4e-3, batch_size=4, steps=1500, log_every=20, schedule=ScheduleConfig(warmup=0.0)))

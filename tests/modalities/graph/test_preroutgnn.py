@@ -251,3 +251,50 @@ def test_wrong_options_and_wrong_batches():
     del batch["cell_delays"]
     with pytest.raises(DataError, match="lacks cell_delays"):
         TimingConfig().build(small())(batch)
+
+
+def _bare(x, nets, cells):
+    """A circuit without labels: pins (N, 2) are (is a port, drives), and everything else is made up."""
+    rng = np.random.default_rng(0)
+    features = np.concatenate([np.array(x, float), rng.random((len(x), 8))], axis=1)
+    nets, cells = (np.array(ends, np.int64).reshape(-1, 2).T for ends in (nets, cells))
+    times = np.where((features[:, :2] > 0.5).all(axis=1)[:, None], 0.5, np.nan).repeat(4, axis=1)
+    return {
+        "x": features, "net_index": nets, "net_attr": rng.random((nets.shape[1], 2)), "cell_index": cells, "cell_attr": rng.random((cells.shape[1], 512)), "arrival": times, "slew": times,
+    }  # fmt: skip
+
+
+PORT_IN, PORT_OUT, PIN_IN, PIN_OUT = (1, 1), (1, 0), (0, 0), (0, 1)
+INVERTER = [PORT_IN, PIN_IN, PIN_OUT, PORT_OUT]
+
+
+@pytest.mark.parametrize(
+    "circuit, level",
+    [
+        (_bare([PORT_IN, PORT_OUT], [(0, 1)], []), [0, 1]),  # a single net
+        (_bare([PORT_IN, PORT_OUT, PIN_IN], [(0, 1)], []), [0, 1, 0]),  # an isolated pin
+        (_bare(INVERTER * 2, [(0, 1), (2, 3), (4, 5), (6, 7)], [(1, 2), (5, 6)]), [0, 1, 2, 3] * 2),  # two circuits in one
+        (_bare([PIN_IN, PIN_OUT, PORT_OUT], [(1, 2)], [(0, 1)]), [0, 1, 2]),  # a gate that nothing drives
+        (_bare([PORT_IN, PIN_IN, PIN_OUT], [(0, 1)], [(1, 2), (1, 2)]), [0, 1, 2]),  # two arcs side by side
+    ],
+)
+def test_unusual_circuits(circuit, level):
+    batch = CircuitPreprocess()(circuit)
+    assert batch.level.tolist() == level
+    with torch.inference_mode():
+        said = small().outputs(batch)
+    assert all(value.isfinite().all() for value in said.values())
+    undriven = torch.tensor([number == 0 for number in level]) & (batch.labelled == 0)
+    assert (said["pins"][undriven] == 0).all()  # nothing says when signals come there
+    raw = {**circuit, "net_delay": np.zeros((len(level), 4)), "cell_delay": np.zeros((circuit["cell_index"].shape[1], 4))}
+    losses = TimingConfig().build(small())(CircuitPreprocess()(raw))
+    losses.loss.backward()
+    assert losses.loss.isfinite()
+
+
+def test_required_times_are_checked_and_those_that_mean_none_left_out():
+    raw = generate(0, SMALL)
+    read = CircuitPreprocess()({**raw, "required": np.where(raw["endpoint"][:, None], raw["required"], 1e30).astype(np.float32), "endpoint": None})
+    assert read.required.isfinite().all(dim=1).equal(torch.from_numpy(raw["endpoint"])) and CircuitPreprocess()(raw).required.isnan().equal(read.required.isnan())
+    with pytest.raises(DataError, match=r"required must have the shape \(\d+, 4\)"):
+        CircuitPreprocess()({**raw, "required": raw["required"][:, :3]})
