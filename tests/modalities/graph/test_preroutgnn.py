@@ -1,7 +1,5 @@
 """PreRoutGNN: the timing engine against another way to count, the networks, what they read, and their layouts."""
 
-import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +9,9 @@ from torch import nn
 
 import zoo
 from modalities.common import pretrained
-from modalities.common.golden import Golden
 from modalities.graph.circuit_timing import EARLY, Wires
 from modalities.graph.circuits import AXIS, HEADER, levels
 from modalities.graph.generated_circuits import CircuitsConfig, generate, write_circuit
-from modalities.graph.golden import run as run_golden
 from modalities.graph.interop import preroutgnn as interop
 from modalities.graph.models.circuit_autoencoder import CircuitAutoEncoder, CircuitAutoEncoderConfig
 from modalities.graph.models.circuit_layers import TableAttention
@@ -29,7 +25,6 @@ from zoo.converting import read_release
 
 SMALL = CircuitsConfig(gates=8, inputs=3)
 FIELDS = dict(hidden_dim=8, depth=3, mlp_dim=8, gcn_dim=8, net_dim=8, cell_dim=8, pool_dim=4, table_dim=8, table_heads=2)
-GOLDEN = Path(__file__).parents[2] / "golden" / "graph"
 
 
 def small():
@@ -195,12 +190,6 @@ def test_a_release_with_its_networks_under_two_keys(tmp_path, capsys):
     torch.save({"epoch": 7, "encoder": theirs["encoder"]}, tmp_path / "half.pt")
     with pytest.raises(CheckpointError):
         pretrained.from_tensors(read_release(tmp_path / "half.pt"), None, "half.pt", "official")
-
-
-def test_a_golden_encoder_needs_its_timing_network(tmp_path):
-    shutil.copy(GOLDEN / "preroutgnn_encoder.safetensors", tmp_path / "x.safetensors")
-    with pytest.raises(CheckpointError, match="must lie beside it"):
-        run_golden(Golden.read(tmp_path / "x.safetensors"))
 
 
 def _changed(**changes):
