@@ -12,6 +12,9 @@ from torch.utils.checkpoint import checkpoint
 NUMBERS = 2**22
 """Most numbers that are computed inside a block; what stays below is computed at once."""
 
+MMAP_THRESHOLD, LARGER = -3, 2**17
+"""The number of the setting (glibc's malloc.h), and from how many bytes a piece is larger."""
+
 Compute = Callable[[slice], Tensor]
 
 
@@ -22,13 +25,13 @@ def in_blocks(compute: Compute, rows: int, width: int) -> Tensor:
     """
     if rows * width <= NUMBERS:
         return compute(slice(0, rows))
+    _give_back_at_once()
     size = max(NUMBERS // width, 1)
     blocks = (slice(begin, min(begin + size, rows)) for begin in range(0, rows, size))
     if torch.is_grad_enabled():
         made = [checkpoint(compute, block, use_reentrant=False) for block in blocks]
     else:
         made = [compute(block) for block in blocks]
-    _give_back()
     return torch.cat(made)
 
 
@@ -38,16 +41,13 @@ def anew(layer: Callable[..., Tensor], x: Tensor, rows: int, width: int) -> Tens
 
 
 @cache
-def _trim() -> Callable[[int], int] | None:
-    """The C library's function that gives free memory back to the system, where it has one (glibc)."""
-    return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+def _give_back_at_once() -> None:
+    """From now on every larger piece of memory of this process goes back to the system when it is free.
 
-
-def _give_back() -> None:
-    """Free memory goes back to the system. Blocks leave holes between what stays, which the C library would keep, more with every step."""
-    trim = _trim()
-    if trim is not None:
-        trim(0)
+    The C library (glibc) else keeps pieces of up to 32 MB for later, in holes between what stays, and needs more with every step.
+    """
+    if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):
+        ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, LARGER)
 
 
 def width_of(*networks: nn.Module) -> int:
