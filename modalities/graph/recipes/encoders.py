@@ -2,12 +2,10 @@
 
 from modalities import registry
 from modalities.graph.data import UnlabelledGraphs
-from modalities.graph.models.encoder import GraphEncoderConfig
 from modalities.graph.objectives.edge_prediction import EdgePredictionConfig
 from modalities.graph.objectives.infomax import InfomaxConfig
 from modalities.graph.recipes.base import GraphRecipe, adam
 from modalities.graph.recipes.pretrain_gnns import KINDS
-from trainer.config import replace
 from trainer.recipe import TrainConfig
 
 VARIATIONAL, SHUFFLED = EdgePredictionConfig(variational=True), InfomaxConfig(negatives="shuffled")
@@ -16,8 +14,7 @@ VARIATIONAL, SHUFFLED = EdgePredictionConfig(variational=True), InfomaxConfig(ne
 def _recipe(name: str, train: TrainConfig, objective: EdgePredictionConfig | InfomaxConfig, path: str = "") -> GraphRecipe:
     """A recipe by the name of its model."""
     cls = KINDS["edgepred" if isinstance(objective, EdgePredictionConfig) else "infomax"]
-    model = replace(GraphEncoderConfig(), registry.find(name).fields)
-    return cls(recipe=name, model=model, objective=objective, data=UnlabelledGraphs(path), train=train)
+    return cls(recipe=name, model=registry.config_of(name), objective=objective, data=UnlabelledGraphs(path), train=train)
 
 
 def tiny_vgae() -> GraphRecipe:

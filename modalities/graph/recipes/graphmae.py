@@ -14,7 +14,6 @@ from modalities.graph.objectives.graphmae import GraphMAEObjective, GraphMAEObje
 from modalities.graph.pictures import draw_errors
 from modalities.graph.recipes.base import GraphRecipe, adam
 from modalities.graph.sources import GraphSource
-from trainer.config import replace
 from trainer.schedule import ScheduleConfig
 
 PICTURES = 4
@@ -49,8 +48,8 @@ class GraphMAERecipe(GraphRecipe):
 def _graphmae(name: str, objective: dict[str, Any], data: UnlabelledGraphs | None = None, **train: Any) -> GraphMAERecipe:
     """A recipe by the name of its model. The learning rate falls along a cosine to 0, unless `train` says otherwise."""
     train = {"schedule": ScheduleConfig(warmup=0.0), **train}
-    model = replace(GraphMAEConfig(), registry.find(f"graph/graphmae-{name}").fields)
-    return GraphMAERecipe(recipe=f"graph/graphmae-{name}", model=model, objective=GraphMAEObjectiveConfig(**objective), data=data or UnlabelledGraphs(), train=adam(**train))
+    name = f"graph/graphmae-{name}"
+    return GraphMAERecipe(recipe=name, model=registry.config_of(name), objective=GraphMAEObjectiveConfig(**objective), data=data or UnlabelledGraphs(), train=adam(**train))
 
 
 def graphmae_tiny_molecules() -> GraphMAERecipe:

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 from modalities import registry
 from modalities.common import pretrained
@@ -17,11 +16,9 @@ from modalities.graph.models.preroutgnn import PreRoutGNN, PreRoutGNNConfig
 from modalities.graph.objectives.circuit_reconstruction import CircuitReconstruction, CircuitReconstructionConfig
 from modalities.graph.objectives.timing import TimingConfig, TimingObjective
 from modalities.graph.recipes.base import adam
-from trainer.config import replace
 from trainer.errors import ConfigError
 from trainer.schedule import ScheduleConfig
 
-C = TypeVar("C", bound=CircuitAutoEncoderConfig)
 PICTURES = 4
 """Circuits in a picture."""
 
@@ -93,18 +90,13 @@ class PreRoutGNNRecipe(ModelRecipe):
         return draw
 
 
-def _sized(name: str, config: C) -> C:
-    """The config of a registered model."""
-    return replace(config, registry.find(name).fields)
-
-
 def circuit_autoencoder_tiny() -> CircuitAutoEncoderRecipe:
     """The auto-encoder of a small size on generated circuits."""
     name = "graph/circuit-autoencoder-tiny"
-    return CircuitAutoEncoderRecipe(recipe=name, model=_sized(name, CircuitAutoEncoderConfig()), train=adam(2e-3, batch_size=4, steps=500, log_every=20, schedule=ScheduleConfig(warmup=0.0)))
+    return CircuitAutoEncoderRecipe(recipe=name, model=registry.config_of(name), train=adam(2e-3, batch_size=4, steps=500, log_every=20, schedule=ScheduleConfig(warmup=0.0)))
 
 
 def preroutgnn_tiny() -> PreRoutGNNRecipe:
     """The timing network of a small size on generated circuits."""
     name = "graph/preroutgnn-tiny"
-    return PreRoutGNNRecipe(recipe=name, model=_sized(name, PreRoutGNNConfig()), train=adam(4e-3, batch_size=4, steps=1500, log_every=20, schedule=ScheduleConfig(warmup=0.0)))
+    return PreRoutGNNRecipe(recipe=name, model=registry.config_of(name), train=adam(4e-3, batch_size=4, steps=1500, log_every=20, schedule=ScheduleConfig(warmup=0.0)))
