@@ -48,7 +48,7 @@ NODES = (28, 37)
 PRETRAIN, LABELLED, TEST, DRAWS, SCORED = 2000, 400, 1000, 4, 100
 """Graphs for pre-training, those of which the labelled ones are drawn and those that are measured on; draws of labelled ones for each seed; graphs that a score is computed from."""
 CHOICES = ("trees", "blocks", "communities-0.25", "communities-0.4", "communities-0.6", "trees+communities-0.6")
-DOWN = ("communities-0.2", "communities-0.3", "communities-0.5")
+DOWN = ("communities-0.2", "communities-0.3", "communities-0.4", "communities-0.5", "communities-0.6")
 DEFAULT = FeasibilityConfig(GraphonConfig(tv_weight=0.05))
 
 
