@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,8 @@ class CircuitSet:
     """Generated circuits to measure on, none of which is among the others."""
     generated: CircuitsConfig = field(default_factory=CircuitsConfig)
     """How large generated circuits are."""
+    test_gates: int | None = None
+    """Gates of the smallest generated circuit to measure on. Empty: as of those for training."""
     seed: int = 0
     """Of the generated circuits."""
     parts: PartsConfig = field(default_factory=PartsConfig)
@@ -82,14 +84,14 @@ class CircuitSet:
     def __post_init__(self) -> None:
         if not 1 <= self.circuits < TEST_BEGINS or self.test_circuits < 1:
             raise ConfigError(f"data.circuits must be between 1 and {TEST_BEGINS - 1:,}, and data.test_circuits at least 1; found {self.circuits} and {self.test_circuits}.")
-        own = {name: getattr(self, name) for name, usual in (("circuits", 32), ("test_circuits", 8), ("generated", CircuitsConfig()), ("seed", 0)) if getattr(self, name) != usual}
-        if self.path != GENERATED and own:
+        own = [one.name for one in fields(self) if one.name not in ("path", "parts") and getattr(self, one.name) != getattr(CircuitSet(), one.name)] if self.path != GENERATED else []
+        if own:
             raise ConfigError(f"data.{', data.'.join(own)} only change(s) generated circuits, and data.path is {self.path!r}. Leave out.")
 
     def build(self, preprocess: CircuitPreprocess) -> CircuitSource:
         """The training circuits, with those that are held out."""
         if self.path == GENERATED:
-            source = self._generated(0, self.circuits, preprocess, self.parts)
+            source = self._generated(0, self.circuits, self.generated, preprocess, self.parts)
         else:
             source = _files(self._place("train"), preprocess, self.parts)
         source.held_out = self.build_test(preprocess) if self.path == GENERATED or (Path(self.path) / "test").is_dir() else None
@@ -98,15 +100,16 @@ class CircuitSet:
     def build_test(self, preprocess: CircuitPreprocess) -> CircuitSource:
         """The circuits to measure on, whole: of a path without `test`, all."""
         if self.path == GENERATED:
-            return self._generated(TEST_BEGINS, self.test_circuits, preprocess)
+            size = self.generated if self.test_gates is None else replace(self.generated, gates=self.test_gates)
+            return self._generated(TEST_BEGINS, self.test_circuits, size, preprocess)
         return _files(self._place("test"), preprocess)
 
     def _place(self, part: str) -> Path:
         place = Path(self.path)
         return place / part if (place / part).is_dir() else place
 
-    def _generated(self, first: int, count: int, preprocess: CircuitPreprocess, parts: PartsConfig = PartsConfig(pins=0)) -> CircuitSource:
-        made = [preprocess.transform(generate(number, self.generated, self.seed), f"generated circuit {number}") for number in range(first, first + count)]
+    def _generated(self, first: int, count: int, size: CircuitsConfig, preprocess: CircuitPreprocess, parts: PartsConfig = PartsConfig(pins=0)) -> CircuitSource:
+        made = [preprocess.transform(generate(number, size, self.seed), f"generated circuit {number}") for number in range(first, first + count)]
         about = {"source": SOURCE, "licence": LICENCE, "derivation": f"{count:,} circuits of a made-up library, with the times of a timing engine."}
         return CircuitSource(made, "generated circuits", about, parts=parts)
 

@@ -23,9 +23,9 @@ Arrays = dict[str, np.ndarray]
 class Wires:
     """What a wire does, by its length |dx| + |dy|."""
 
-    resistance: float = 1.0
+    resistance: float = 0.1
     """Per length."""
-    capacitance: float = 0.2
+    capacitance: float = 2.0
     """Per length."""
     early: float = 0.9
     """Factor of early delays."""

@@ -1,7 +1,8 @@
 """Checkpoints of PreRoutGNN's official code <-> ours: `encoder.*` with `decoder.*` (the auto-encoder) or with `model.*` (the timing network).
 
 All sizes are told by shapes. The largest level, the heads of the attention and a dropout are not: a config.json beside the tensors may say
-`max_level`, `num_heads` and `dropout`; else they are the published ones.
+`max_level`, `num_heads` and `dropout`; else they are the published ones. A timing network without encoder is read where the config says
+`use_graph_autoencoder: false`; else a file without `encoder.*` is one that lacks it.
 """
 
 import re
@@ -25,7 +26,9 @@ PARTS = {
     "cell_end": "MLP_cellreduce.layers",
 }  # fmt: skip
 """Our name of a part -> the official one."""
-STARTS = ("encoder.layer0.", "encoder.layern.", "decoder.layer0.", "model.prop.", "model.nc1.")
+STARTS = ("encoder.layer0.", "encoder.layern.", "decoder.layer0.", "model.prop.", "model.nc1.", "model.dim_up.")
+UP = "model.dim_up.0.weight"
+"""The layer that reads the features of pins and, where there is an encoder, their latents."""
 DROPOUT = 0.1
 """Taken where the numbers of the layers show that there was one, and nothing says how much."""
 
@@ -42,9 +45,11 @@ def describe(meta: State, config: Fields | None, layout: str, where: str, prepro
     """What a file holds, from the names and shapes of its tensors and what its config says. Raises CheckpointError."""
     config = {name: value for name, value in (config or {}).items() if value is not None}
     timed = any(name.startswith("model.") for name in meta)
+    encoded = not timed or config.get("use_graph_autoencoder") is not False
     known = {re.sub(r"\d+", "0", name) for name in meta if re.match(r"(encoder|decoder|model)\.(\w+\.)*(layers\.\d+\.|msa\.|dim_up\.0\.)(\w+\.)?\w+$", name)}
-    require_telling(meta, {**telling_encoder(meta), **(telling_timing(meta) if timed else {})}, known, layout, where)
-    fields = encoder_fields(meta) | told_by_config(meta, config) | (timing_fields(meta, config) if timed else {})
+    telling = {**(telling_encoder(meta) if encoded else {UP: 2}), **(telling_timing(meta) if timed else {})}
+    require_telling(meta, telling, known, layout, where)
+    fields = (encoder_fields(meta) if encoded else without_encoder(meta)) | told_by_config(meta, config) | (timing_fields(meta, config) if timed else {})
     unused = {name: "only pre-training needs it" for name in meta if timed and name.startswith("decoder.")}
     return Description(layout, "graph/preroutgnn" if timed else "graph/circuit-autoencoder", fields, lambda name: (official_name(name),), ignored=unused)
 
@@ -68,6 +73,11 @@ def encoder_fields(meta: State, stack: str = "encoder") -> Fields:
     inner = (first - EDGE_FEATURES) // 2
     own = {"frequencies": max((inner - PIN_FEATURES - 1) // 2, 0), "latent_dim": outer} if stack == "encoder" else {"latent_dim": max(inner, 1)}
     return own | {"hidden_dim": width, "depth": 2 + numbered(meta, f"{stack}.layers_store."), "mlp_dim": hidden, "message_dim": max((messages - 1) // 4, 1)}
+
+
+def without_encoder(meta: State) -> Fields:
+    """Fields of the config that a timing network without encoder tells of it."""
+    return {"latent_dim": 0, "frequencies": max((meta[UP].shape[1] - PIN_FEATURES - 1) // 2, 0)}
 
 
 def told_by_config(meta: State, config: Fields) -> Fields:
@@ -106,7 +116,7 @@ def official_config(model: CircuitModel) -> Fields:
         "num_level_freq_compents": c.frequencies, "max_level": c.max_level, "latent_dim": c.latent_dim, "ae_hidden_dim": c.hidden_dim, "ae_n_layers": c.depth, "dropout": c.dropout,
     }  # fmt: skip
     if hasattr(c, "gcn_dim"):
-        fields |= {"hidden_dim_gcn": c.gcn_dim, "hidden_dim_netprop": c.net_dim, "hidden_dim_cellprop": c.cell_dim, "num_heads": c.table_heads}
+        fields |= {"use_graph_autoencoder": c.latent_dim > 0, "hidden_dim_gcn": c.gcn_dim, "hidden_dim_netprop": c.net_dim, "hidden_dim_cellprop": c.cell_dim, "num_heads": c.table_heads}
     return fields
 
 

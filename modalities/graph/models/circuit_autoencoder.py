@@ -1,6 +1,7 @@
 """The auto-encoder of circuits that PreRoutGNN begins with (Zhong et al., AAAI 2024, arXiv 2403.00012, section 3.2)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -18,6 +19,9 @@ from trainer.errors import ConfigError
 @dataclass(frozen=True)
 class CircuitAutoEncoderConfig:
     """Sizes of the encoder, and of the decoder, which is as deep and wide."""
+
+    least_latent: ClassVar[int] = 1
+    """Least `latent_dim`."""
 
     latent_dim: int = 4
     """Numbers that describe a pin."""
@@ -41,7 +45,9 @@ class CircuitAutoEncoderConfig:
             raise ConfigError(f"model.depth must be at least 2, found {self.depth}.")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"model.dropout must be at least 0 and below 1, found {self.dropout}.")
-        self.require_positive("latent_dim", "hidden_dim", "mlp_dim", "message_dim", "max_level")
+        self.require_positive("hidden_dim", "mlp_dim", "message_dim", "max_level")
+        if self.latent_dim < self.least_latent:
+            raise ConfigError(f"model.latent_dim must be at least {self.least_latent}, found {self.latent_dim}.")
         if self.frequencies < 0:
             raise ConfigError(f"model.frequencies must be at least 0, found {self.frequencies}.")
 
@@ -69,7 +75,7 @@ class CircuitModel(Model):
 
     def __init__(self, config: CircuitAutoEncoderConfig) -> None:
         super().__init__(config)
-        self.encoder = config.stack(config.pin_dim, config.latent_dim)
+        self.encoder = config.stack(config.pin_dim, config.latent_dim) if config.latent_dim else None
         use_faster(self)
 
     def pins(self, batch: Batch) -> Tensor:
@@ -78,8 +84,8 @@ class CircuitModel(Model):
         return torch.cat([batch["x"], encoded.to(batch["x"].dtype)], dim=1)
 
     def latent(self, batch: Batch) -> Tensor:
-        """What the encoder says of each pin, (N, latent_dim)."""
-        return self.encoder(self.pins(batch), *plain_edges(batch))
+        """What the encoder says of each pin, (N, latent_dim); without an encoder (N, 0)."""
+        return batch["x"][:, :0] if self.encoder is None else self.encoder(self.pins(batch), *plain_edges(batch))
 
     def embed(self, batch: Batch) -> Tensor:
         """One vector per circuit, the mean of its pins, (circuits, D)."""

@@ -5,7 +5,7 @@ Computes what Thinklab-SJTU/EDA-AI@fd9d3a3 `PreRoutGNN/model` computes.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,9 @@ NET_CONVS = 4
 class PreRoutGNNConfig(CircuitAutoEncoderConfig):
     """The encoder of circuits, and the network that follows it."""
 
+    least_latent: ClassVar[int] = 0
+    latent_dim: int = 4
+    """Numbers that describe a pin. 0: there is no encoder (its other sizes then mean nothing), and the timing network sees the features of the pins alone."""
     gcn_dim: int = 64
     """Width of a pin's features after the exchange along nets."""
     net_dim: int = 128

@@ -56,6 +56,14 @@ class PreRoutGNNRecipe(ModelRecipe):
     """How times are learned."""
     encoder: str = ""
     """A trained auto-encoder whose encoder is taken: a run or a model folder. Empty: the encoder starts fresh."""
+    freeze_encoder: bool = False
+    """The encoder stays as the auto-encoder had it, and only the timing network is trained."""
+
+    def __post_init__(self) -> None:
+        if self.freeze_encoder and not self.encoder:
+            raise ConfigError("freeze_encoder=True keeps a trained encoder as it is, and there is none: give encoder=RUN, a run of graph/circuit-autoencoder-tiny.")
+        if self.encoder and not self.model.latent_dim:
+            raise ConfigError(f"model.latent_dim=0 is a timing network without encoder, and encoder={self.encoder!r} gives it one. Leave one of the two out.")
 
     def build(self) -> tuple[CircuitSource, TimingObjective]:
         model = self._model()
@@ -73,7 +81,9 @@ class PreRoutGNNRecipe(ModelRecipe):
         coder = pretrained.load(self.encoder)
         if not isinstance(coder, CircuitAutoEncoder):
             raise ConfigError(f"encoder: {self.encoder} holds a {type(coder).__name__}; expected an auto-encoder of circuits, as the recipe graph/circuit-autoencoder-tiny makes.")
-        return PreRoutGNN.built_on(coder, self.model)
+        model = PreRoutGNN.built_on(coder, self.model)
+        model.encoder.requires_grad_(not self.freeze_encoder)
+        return model
 
     def evaluators(self, source: CircuitSource, objective: TimingObjective) -> list[ReportedEvaluator]:
         """The loss on held-out circuits, and how well their times are found level by level."""
