@@ -29,6 +29,13 @@ def test_the_encoder_goes_from_run_to_run(tmp_path):
     model = zoo.from_pretrained(export)
     assert isinstance(model, PreRoutGNN) and model.preprocess == CircuitPreprocess()
     assert model.embed(model.preprocess(generate(0))).shape == (1, 8)
+    kept = zoo.from_pretrained(run(replace(recipe, {"freeze_encoder": True}), tmp_path / "kept"))
+    for made, same in ((model, False), (kept, True)):
+        assert all(value.equal(coder.encoder.state_dict()[name]) for name, value in made.encoder.state_dict().items()) is same
+    assert not kept.timing.state_dict()["up.0.weight"].equal(objective.model.timing.state_dict()["up.0.weight"])
+    for changes, words in (({"encoder": "", "freeze_encoder": True}, "give encoder=RUN"), ({"model.latent_dim": 0}, "without encoder")):
+        with pytest.raises(ConfigError, match=words):
+            replace(recipe, changes)
     with pytest.raises(ConfigError, match="holds a PreRoutGNN"):
         replace(recipe, {"encoder": str(tmp_path / "timing")}).build()
 
@@ -61,6 +68,12 @@ def test_r2_is_one_for_the_labels_and_zero_for_their_mean():
     for circuit in source.circuits:
         circuit.required[:] = torch.nan
     assert "slack" not in TimingR2(source).higher_is_better and "arrival_flat" in TimingR2(source).higher_is_better
+
+
+def test_circuits_to_measure_on_can_be_larger():
+    same, larger = (CircuitSet(circuits=2, test_circuits=2, test_gates=gates, generated=CircuitsConfig(gates=6, spread=1, inputs=3)).build(CircuitPreprocess()) for gates in (None, 60))
+    assert min(c.num_nodes for c in larger.held_out.circuits) > 2 * max(c.num_nodes for c in same.held_out.circuits)
+    assert [c.num_nodes for c in larger.circuits] == [c.num_nodes for c in same.circuits]
 
 
 def test_slack_is_what_is_to_spare():
@@ -103,6 +116,6 @@ def test_a_folder_of_circuits(tmp_path):
     with pytest.raises(DataError, match="holds no circuits"):
         CircuitSet(str(tmp_path)).build(CircuitPreprocess())
     assert len(CircuitSet(str(tmp_path / "train")).build(CircuitPreprocess())) == len(CircuitSet(str(tmp_path / "train")).build_test(CircuitPreprocess())) == 2
-    for fields, words in (({"path": str(tmp_path), "circuits": 3}, "only change"), ({"circuits": 0}, "data.circuits must be")):
+    for fields, words in (({"path": str(tmp_path), "circuits": 3}, "only change"), ({"path": str(tmp_path), "test_gates": 9}, "data.test_gates"), ({"circuits": 0}, "data.circuits must be")):
         with pytest.raises(ConfigError, match=words):
             CircuitSet(**fields)

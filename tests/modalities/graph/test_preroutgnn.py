@@ -1,6 +1,8 @@
 """PreRoutGNN: the timing engine against another way to count, the networks, what they read, and their layouts."""
 
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -33,7 +35,7 @@ def small():
 
 
 def test_the_engine_agrees_with_paths_followed_one_by_one():
-    circuit, wires = generate(0, SMALL), Wires()
+    circuit, wires = generate(0, replace(SMALL, technologies=1.0)), Wires()
     into = {}
     for edge, (begin, end) in enumerate(circuit["net_index"].T):
         into.setdefault(int(end), []).append(("net", edge, int(begin)))
@@ -73,8 +75,27 @@ def test_generated_circuits_follow_from_their_number():
     first, again, other = generate(3, SMALL), generate(3, SMALL), generate(4, SMALL)
     assert all(np.array_equal(first[key], again[key]) for key in first) and first["x"].shape != other["x"].shape
     assert first["endpoint"].any() and (first["required"][first["endpoint"]] > 0).all()
-    with pytest.raises(ConfigError, match="at least 1 gate"):
-        CircuitsConfig(gates=0)
+    for fields, words in (({"gates": 0}, "at least 1 gate"), ({"technologies": 0.5}, "technologies=0.5")):
+        with pytest.raises(ConfigError, match=words):
+            CircuitsConfig(**fields)
+
+
+def test_a_technology_shows_in_all_pins_and_in_no_single_one():
+    def gates(circuit):
+        return (circuit["x"][:, :2] < 0.5).all(axis=1)  # their input pins
+
+    wide = CircuitsConfig(gates=100, spread=1, technologies=4.0)
+    circuits = [generate(number, wide) for number in range(12)]
+    sizes = np.array([generate(number, wide)["x"][gates(c), 9].mean() / generate(number, replace(wide, technologies=1.0))["x"][gates(c), 9].mean() for number, c in enumerate(circuits)])
+    means, single = (np.array([choose(c["x"][gates(c), 9]) for c in circuits]) for choose in (np.mean, lambda pins: pins[0]))
+    assert sizes.max() / sizes.min() > 4 and sizes.min() >= 0.25 and sizes.max() <= 4
+    assert np.corrcoef(np.log(sizes), np.log(means))[0, 1] > 0.95 > 0.9 > np.corrcoef(np.log(sizes), np.log(single))[0, 1]
+    slowness = []
+    for circuit in circuits:  # of wires whose length and load are known
+        begin, end = circuit["net_index"]
+        length = np.abs(circuit["net_attr"]).sum(axis=1)
+        slowness.append(np.median(circuit["net_delay"][end, 2] / (1.1 * length * (length + circuit["x"][end, 8]))))
+    assert np.allclose(slowness, 0.1 / sizes**2, rtol=1e-3)
 
 
 def test_levels_are_the_longest_ways():
@@ -165,6 +186,24 @@ def test_the_official_layout_and_back(dropout, tmp_path, capsys):
     circuit = write_circuit(generate(0, SMALL), tmp_path / "circuit.npz")
     with torch.inference_mode():
         assert back.embed(back.preprocess(circuit)).equal(model.eval().embed(model.preprocess([str(circuit)])))
+
+
+def test_a_timing_network_without_encoder(tmp_path, capsys):
+    torch.manual_seed(0)
+    model = PreRoutGNN(PreRoutGNNConfig(**FIELDS, latent_dim=0)).eval()
+    model.preprocess = CircuitPreprocess()
+    batch = model.preprocess(generate(0, SMALL))
+    assert model.features(batch).shape[1] == model.config.pin_dim and not any(name.startswith("encoder.") for name in model.state_dict())
+    model.save_pretrained(tmp_path / "ours")
+    assert main(["export", str(tmp_path / "ours"), "--to", "official", "--output", str(tmp_path / "theirs")]) == 0, capsys.readouterr().err
+    back = zoo.from_pretrained(tmp_path / "theirs")
+    assert replace(back.config, **{name: FIELDS[name] for name in ("hidden_dim", "depth", "mlp_dim")}) == model.config
+    with torch.inference_mode():
+        assert torch.allclose(back.timing_of(batch).pins, model.timing_of(batch).pins, atol=1e-6)
+    with pytest.raises(CheckpointError, match=r"encoder\.layer0"):  # its first layer may as well have read latents
+        pretrained.from_tensors(interop.to_official(model), None, "timing.pt", "official")
+    with pytest.raises(ConfigError, match="latent_dim must be at least 1"):
+        CircuitAutoEncoderConfig(latent_dim=0)
 
 
 def test_a_release_with_its_networks_under_two_keys(tmp_path, capsys):
