@@ -84,7 +84,10 @@ class CircuitSet:
     def __post_init__(self) -> None:
         if not 1 <= self.circuits < TEST_BEGINS or self.test_circuits < 1:
             raise ConfigError(f"data.circuits must be between 1 and {TEST_BEGINS - 1:,}, and data.test_circuits at least 1; found {self.circuits} and {self.test_circuits}.")
-        own = [one.name for one in fields(self) if one.name not in ("path", "parts") and getattr(self, one.name) != getattr(CircuitSet(), one.name)] if self.path != GENERATED else []
+        if self.path == GENERATED:
+            return
+        usual = CircuitSet()
+        own = [one.name for one in fields(self) if one.name not in ("path", "parts") and getattr(self, one.name) != getattr(usual, one.name)]
         if own:
             raise ConfigError(f"data.{', data.'.join(own)} only change(s) generated circuits, and data.path is {self.path!r}. Leave out.")
 
