@@ -200,6 +200,10 @@ class Model(nn.Module, PyTorchModelHubMixin, library_name="modality-zoo"):
         """More words that the snippet of the system's card may hold in braces, for this very model."""
         return {}
 
+    def card_tags(self) -> tuple[str, ...]:
+        """Tags of this very model's card, beside those of its system."""
+        return ()
+
     def token_count(self) -> int:
         """Tokens that `tokens` gives of one sample; 0 when that is not fixed."""
         table = getattr(self, "pos_embed", None)

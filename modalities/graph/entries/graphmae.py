@@ -42,7 +42,7 @@ SYSTEMS = {
         limits="It knows only the classes that it was trained on and gives one of them for any graph. Its accuracy holds for graphs that look like its training set, "
         "with the same node features.",
         pipeline_tag="graph-ml",
-        tags=("gnn", "graph-classification"),
+        tags=("gnn",),
         picture="Test graphs with their label and the prediction",
         snippet='logits = model(model.preprocess(["graph.npz"]))  # (graphs, {classes}), or one that names nodes: (nodes, {classes})\nprint(logits.argmax(dim=1), model.config.class_names)',
         headless={

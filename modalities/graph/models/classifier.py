@@ -84,6 +84,9 @@ class GraphClassifier(Classifier, GraphEncoder):
             return self.pooled(tokens, batch)
         return tokens[batch["root"]] if "root" in batch else tokens
 
+    def card_tags(self) -> tuple[str, ...]:
+        return (f"{self.config.level}-classification",) if self.config.num_classes else ()
+
     def outputs(self, batch: Batch) -> dict[str, Tensor]:
         tokens = self.tokens(batch)
         features = self._features(tokens, batch)

@@ -31,4 +31,4 @@ def test_a_classifier_of_nodes_is_published_and_comes_back(local_hub, tmp_path, 
         logits = back(batch)
     assert logits.shape == (200, 3) and logits.equal(ours.eval()(batch)) and back.config.level == "node" and back.preprocess == ours.preprocess
     text = (export / "README.md").read_text()
-    assert "node-classification" in text and "valid" in text
+    assert "\n- node-classification\n" in text and "graph-classification" not in text and "valid" in text
