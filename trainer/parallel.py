@@ -5,8 +5,11 @@ Full sharding is torch's FSDP2 (`fully_shard`), applied to each block and to the
 and optimizer state are split over the processes.
 """
 
+import atexit
 import copy
+import gc
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
@@ -53,6 +56,8 @@ class Processes:
         self.main = self.rank == 0
         # words among hosts (stop? which checkpoint?) go over the CPU, so that no one waits for a GPU
         self.words = dist.new_group(backend="gloo", timeout=TIMEOUT) if self.world > 1 else None
+        if self.words is not None:
+            atexit.register(_leave, self.words)
 
     def agree(self, number: int) -> int:
         """The largest of the numbers that the ranks give. All ranks must call this."""
@@ -113,6 +118,17 @@ def _meet_again() -> None:
     store, rank, world = next(dist.rendezvous("env://", timeout=TIMEOUT))
     store = dist.PrefixStore(f"restart-{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", store=store, rank=rank, world_size=world, timeout=TIMEOUT)
+
+
+def _leave(words: dist.ProcessGroup) -> None:
+    """Leave the groups that talk over the CPU, `words` among them, while Python still runs.
+
+    Their threads may still hold the tensors of the last message; if they let go of them while Python closes down, the process is aborted although all
+    was done. After an uncaught error nothing is left in order, since other processes may wait for this one.
+    """
+    if dist.is_initialized() and getattr(sys, "last_value", None) is None:
+        dist.destroy_process_group(None if dist.get_backend() == "gloo" else words)
+        gc.collect()  # what still holds a group, in a circle
 
 
 def blocks(module: nn.Module) -> list[nn.Module]:

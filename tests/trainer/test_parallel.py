@@ -95,7 +95,7 @@ def place(tmp_path_factory):
         single(folder / f"one-{name}", RUNS[name])
         forget(folder / f"one-{name}")
     code, text = end(launch(folder, {**RUNS, **begun, **WHOLE}))
-    assert code == 0 and "Warning" not in text, text
+    assert code == 0 and "Warning" not in text and text.count("left all groups") == 2, text
     return folder
 
 

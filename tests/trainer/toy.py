@@ -5,6 +5,7 @@ JSON holds runs by their names, each in its folder below FOLDER: fields of Train
 there (once), `seconds` that each step takes at least.
 """
 
+import atexit
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from trainer.callback import Callback
@@ -144,6 +146,7 @@ def same(a, b):
 
 
 def main(folder, runs):
+    atexit.register(lambda: print("in a group at the end" if dist.is_initialized() else "left all groups"))  # registered first, so called last
     torch.set_num_threads(1)
     for name, options in runs.items():
         place = folder / name
