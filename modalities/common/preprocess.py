@@ -23,6 +23,7 @@ class Preprocess:
     type: ClassVar[str] = ""
 
     def __call__(self, raw: Any) -> Batch:
+        """Raw input -> batch, as in training."""
         raise NotImplementedError(f"{type(self).__name__} must define __call__(raw) -> batch")
 
     def values(self) -> dict[str, Any]:

@@ -125,7 +125,7 @@ class FinetuneTransform:
         self.config, self.preprocess, self.colours = config, preprocess, None
         if config.auto_augment is not None:
             fill = tuple(round(255 * m) for m in preprocess.mean) if preprocess.channels == 3 else round(255 * preprocess.mean[0])
-            try:
+            try:  # timm checks its text nowhere, and fails with whatever a wrong part of it leads to
                 self.colours = rand_augment_transform(config.auto_augment, {"translate_const": int(min(preprocess.size) * 0.45), "img_mean": fill})
             except (AssertionError, KeyError, ValueError, TypeError, IndexError, NotImplementedError) as error:
                 raise ConfigError(f"timm cannot build augment.auto_augment={config.auto_augment!r}: {error}. Expected text as 'rand-m7-n4-mstd0.5-inc1', or null.") from error
